@@ -1,0 +1,1 @@
+//! The Docker Engine API: routes, models, and the backend traits behind them.

@@ -1,0 +1,1 @@
+//! Trees to tar and back: whiteouts, xattrs, hostile archives.

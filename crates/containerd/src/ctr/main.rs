@@ -1,0 +1,2 @@
+//! docker-containerd-ctr.
+fn main() {}

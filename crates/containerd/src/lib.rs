@@ -1,0 +1,1 @@
+//! docker-containerd: the supervisor, its gRPC service, and the small client.

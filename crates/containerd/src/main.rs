@@ -1,0 +1,2 @@
+//! docker-containerd: the supervisor, its gRPC service, and the small client.
+fn main() {}

@@ -1,0 +1,1 @@
+//! A session with criu swrk.

@@ -1,0 +1,1 @@
+//! The backends: containers, exec, checkpoints, images, volumes, networks, events, system.

@@ -1,0 +1,1 @@
+//! dockerd: flags, daemon.json, signals, boot jobs.

@@ -1,0 +1,2 @@
+//! dockerd: flags, daemon.json, signals, boot jobs.
+fn main() {}

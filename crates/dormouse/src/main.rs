@@ -1,0 +1,2 @@
+//! dormouse: what the docker CLI has no word for.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Engine and Job: named, traceable units of work.

@@ -1,0 +1,1 @@
+//! References, content store, layers and overlay, tar import and export, registry client.

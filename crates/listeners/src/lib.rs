@@ -1,0 +1,1 @@
+//! proto://addr to bound sockets: tcp, unix, fd; TLS; the accept gate.

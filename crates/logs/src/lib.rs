@@ -1,0 +1,1 @@
+//! Log drivers: json-file and none; reading, following, rotating.

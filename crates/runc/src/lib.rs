@@ -1,0 +1,1 @@
+//! docker-runc: the OCI runtime.

@@ -1,0 +1,2 @@
+//! docker-runc: the OCI runtime.
+fn main() {}

@@ -1,0 +1,2 @@
+//! docker-containerd-shim: holds a container's stdio, reaps, reports exits.
+fn main() {}
