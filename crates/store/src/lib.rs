@@ -63,9 +63,10 @@ pub fn open(data_root: &Path, owner: &str, migrations: &[&str]) -> Result<Connec
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(at)?;
     tx.execute_batch("CREATE TABLE IF NOT EXISTS migrations (owner TEXT PRIMARY KEY, version INTEGER NOT NULL)")
         .map_err(at)?;
-    let found: usize = tx
+    let found: u32 = tx
         .query_row("SELECT COALESCE(MAX(version), 0) FROM migrations WHERE owner = ?1", [owner], |row| row.get(0))
         .map_err(at)?;
+    let found = found as usize;
     let known = migrations.len();
     if found > known {
         return Err(Error::TooNew { path: path.display().to_string(), owner: owner.to_owned(), found, known });
@@ -73,7 +74,8 @@ pub fn open(data_root: &Path, owner: &str, migrations: &[&str]) -> Result<Connec
     for step in &migrations[found..] {
         tx.execute_batch(step).map_err(at)?;
     }
-    tx.execute("INSERT OR REPLACE INTO migrations (owner, version) VALUES (?1, ?2)", (owner, known)).map_err(at)?;
+    tx.execute("INSERT OR REPLACE INTO migrations (owner, version) VALUES (?1, ?2)", (owner, known as u32))
+        .map_err(at)?;
     tx.commit().map_err(at)?;
     Ok(db)
 }
