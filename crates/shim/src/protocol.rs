@@ -59,6 +59,14 @@ pub enum Call {
         /// `init` or an exec's name.
         process: String,
     },
+    /// Send a signal to the one process, which the shim as its parent can do without a race against pid reuse.
+    /// A refusal is a [`Failure`] of [`Origin::Shim`] with the words `no such process` or `invalid argument`.
+    Signal {
+        /// `init` or an exec's name.
+        process: String,
+        /// The number, real-time signals included.
+        signal: i32,
+    },
     /// Run `runtime checkpoint` with these arguments (the container's id is appended by the shim).
     Checkpoint {
         /// Everything after the word `checkpoint` and before the id.
