@@ -169,7 +169,12 @@ pub trait ContainerBackend: Send + Sync {
     /// Lists containers, newest first.
     async fn list(&self, options: ListOptions) -> Result<Vec<types::ContainerSummary>>;
     /// Creates a container. `name` as asked for, not yet checked.
-    async fn create(&self, name: Option<String>, platform: Option<String>, request: types::ContainerCreateRequest) -> Result<types::ContainerCreateResponse>;
+    async fn create(
+        &self,
+        name: Option<String>,
+        platform: Option<String>,
+        request: types::ContainerCreateRequest,
+    ) -> Result<types::ContainerCreateResponse>;
     /// Describes a container.
     async fn inspect(&self, name: &str, size: bool) -> Result<types::ContainerInspect>;
     /// Starts it, or restores it from a checkpoint.
@@ -190,9 +195,17 @@ pub trait ContainerBackend: Send + Sync {
     async fn remove(&self, name: &str, options: RemoveOptions) -> Result<()>;
     /// Registers the wait before it returns; the future inside ends when the condition holds. The headers go out in
     /// between: `docker run` counts on it.
-    async fn wait(&self, name: &str, condition: WaitCondition) -> Result<BoxFuture<'static, types::ContainerWaitResponse>>;
+    async fn wait(
+        &self,
+        name: &str,
+        condition: WaitCondition,
+    ) -> Result<BoxFuture<'static, types::ContainerWaitResponse>>;
     /// Changes limits and the restart policy.
-    async fn update(&self, name: &str, request: types::ContainerUpdateRequest) -> Result<types::ContainerUpdateResponse>;
+    async fn update(
+        &self,
+        name: &str,
+        request: types::ContainerUpdateRequest,
+    ) -> Result<types::ContainerUpdateResponse>;
     /// Lists its processes with `ps`'s arguments.
     async fn top(&self, name: &str, ps_args: &str) -> Result<types::ContainerTop>;
     /// One sample (`stream` false), or one a second until the client goes away. `one_shot`: do not wait for a previous sample.
@@ -283,17 +296,32 @@ pub trait ImageBackend: Send + Sync {
     /// Removes a name or an image.
     async fn remove(&self, name: &str, force: bool, prune_parents: bool) -> Result<Vec<types::ImageDeleteItem>>;
     /// Pulls from a registry. An error before anything was sent is returned; a later one is the stream's last item.
-    async fn pull(&self, image: &str, tag: &str, platform: Option<String>, auth: Option<RegistryAuth>) -> Result<BoxStream<types::Progress>>;
+    async fn pull(
+        &self,
+        image: &str,
+        tag: &str,
+        platform: Option<String>,
+        auth: Option<RegistryAuth>,
+    ) -> Result<BoxStream<types::Progress>>;
     /// Pushes to a registry.
     async fn push(&self, image: &str, tag: &str, auth: Option<RegistryAuth>) -> Result<BoxStream<types::Progress>>;
     /// Makes an image from a root file system's tar.
-    async fn import(&self, repo: &str, tag: &str, message: &str, changes: Vec<String>, platform: Option<String>, tar: Reader) -> Result<BoxStream<types::Progress>>;
+    async fn import(
+        &self,
+        repo: &str,
+        tag: &str,
+        message: &str,
+        changes: Vec<String>,
+        platform: Option<String>,
+        tar: Reader,
+    ) -> Result<BoxStream<types::Progress>>;
     /// Loads `docker save`'s (or an OCI layout's) tar.
     async fn load(&self, quiet: bool, tar: Reader) -> Result<BoxStream<types::Progress>>;
     /// Writes images as a tar.
     async fn save(&self, names: Vec<String>) -> Result<BoxStream<Bytes>>;
     /// Makes an image from a container.
-    async fn commit(&self, options: CommitOptions, config: Option<types::ContainerConfig>) -> Result<types::IdResponse>;
+    async fn commit(&self, options: CommitOptions, config: Option<types::ContainerConfig>)
+    -> Result<types::IdResponse>;
     /// Removes unused images.
     async fn prune(&self, filters: Filters) -> Result<types::ImagesPruneResponse>;
     /// Searches a registry.
