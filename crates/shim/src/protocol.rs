@@ -5,12 +5,134 @@
 //! a checkpoint does not hold up a resize. Exits are pushed to every open connection *after* they were written to the
 //! process's `exitStatus` file (temporary name, rename): a docker-containerd that was not there reads the file instead.
 
-use std::path::PathBuf;
+//!
+//! How a shim is started: `docker-containerd-shim <id> <bundle> <runtime>` with the working directory
+//! `<state-dir>/<id>`, in a session of its own, stdio on `/dev/null`, [`RUNTIME_ARGS_ENV`] and, optionally, the write
+//! end of a pipe as [`READY_FD`]: one byte arrives there when the socket listens, an end of file without a byte means
+//! that the shim failed (its reason is in `shim-log.json`). A container's directory is often too long a path for a
+//! socket address, so connect with [`connect`].
+//!
+//! How a shim ends: by itself, after [`Message::Exit`] of `init` was sent; after a [`Call::Create`] that failed was
+//! answered; or when nobody has asked it for anything within half a minute of its start.
 
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
 /// No message is longer, in either direction.
 pub const MAX_MESSAGE: usize = 1 << 20;
+
+/// The socket's name in the container's directory.
+pub const SOCKET_NAME: &str = "shim.sock";
+
+/// The environment variable with the runtime's extra arguments, a JSON array of strings.
+pub const RUNTIME_ARGS_ENV: &str = "SHIM_RUNTIME_ARGS";
+
+/// Where the shim says that it listens, if that descriptor is a pipe when the shim starts.
+pub const READY_FD: RawFd = 3;
+
+/// Connects to the shim whose working directory is `container_dir`; the socket is close-on-exec and non-blocking.
+///
+/// # Errors
+/// `NotFound` when there is no socket, `ConnectionRefused` when its shim is gone.
+pub fn connect(container_dir: &Path) -> io::Result<OwnedFd> {
+    let dir =
+        rustix::fs::openat(CWD, container_dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{SOCKET_NAME}", dir.as_raw_fd()))?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(socket)
+}
+
+/// A packet that is not a message.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    /// More than [`MAX_MESSAGE`] bytes.
+    #[error("message of {0} bytes is too long")]
+    TooLong(usize),
+    /// Not JSON, or not one of ours.
+    #[error("malformed message: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// A name or path that would leave its place.
+    #[error("{what} {value:?} is not allowed")]
+    Refused {
+        /// The field.
+        what: &'static str,
+        /// What was in it.
+        value: String,
+    },
+}
+
+/// Reads a request as it came from the socket, and refuses what the shim must never act on: a process name that is
+/// not a plain file name, a path that is not absolute.
+///
+/// # Errors
+/// Says what is wrong with the packet.
+pub fn parse_request(packet: &[u8]) -> Result<Request, ParseError> {
+    if packet.len() > MAX_MESSAGE {
+        return Err(ParseError::TooLong(packet.len()));
+    }
+    let request: Request = serde_json::from_slice(packet)?;
+    match &request.call {
+        Call::Create { stdio, restore, .. } => {
+            stdio.check()?;
+            if let Some(restore) = restore {
+                check_path("image path", &restore.image_path)?;
+                check_path("work path", &restore.work_path)?;
+            }
+        }
+        Call::Exec { process, stdio } => {
+            check_process(process)?;
+            stdio.check()?;
+        }
+        Call::Resize { process, .. } | Call::CloseStdin { process } | Call::Signal { process, .. } => {
+            check_process(process)?;
+        }
+        Call::Start | Call::Checkpoint { .. } | Call::State => {}
+    }
+    Ok(request)
+}
+
+/// Reads a message as it came from a shim.
+///
+/// # Errors
+/// Says what is wrong with the packet.
+pub fn parse_message(packet: &[u8]) -> Result<Message, ParseError> {
+    if packet.len() > MAX_MESSAGE {
+        return Err(ParseError::TooLong(packet.len()));
+    }
+    Ok(serde_json::from_slice(packet)?)
+}
+
+fn check_process(name: &str) -> Result<(), ParseError> {
+    if name.is_empty() || name.len() > 255 || name == "." || name == ".." || name.contains(['/', '\0']) {
+        return Err(ParseError::Refused { what: "process name", value: name.chars().take(64).collect() });
+    }
+    Ok(())
+}
+
+fn check_path(what: &'static str, path: &Path) -> Result<(), ParseError> {
+    if path.is_absolute() {
+        return Ok(());
+    }
+    Err(ParseError::Refused { what, value: path.to_string_lossy().chars().take(64).collect() })
+}
+
+impl Stdio {
+    fn check(&self) -> Result<(), ParseError> {
+        for (what, path) in [("stdin", &self.stdin), ("stdout", &self.stdout), ("stderr", &self.stderr)] {
+            if !path.as_os_str().is_empty() {
+                check_path(what, path)?;
+            }
+        }
+        Ok(())
+    }
+}
 
 /// docker-containerd to shim.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -184,4 +306,51 @@ pub enum Origin {
     Runtime,
     /// The runtime ended with a status and some output that is not a log (`exit status N: "…"`).
     ExitStatus,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Request, ParseError> {
+        parse_request(text.as_bytes())
+    }
+
+    #[test]
+    fn a_request_round_trips() {
+        let request = Request {
+            seq: 7,
+            call: Call::Exec { process: "e1".into(), stdio: Stdio { terminal: true, ..Stdio::default() } },
+        };
+        let text = serde_json::to_string(&request).unwrap();
+        let again = parse(&text).unwrap();
+        assert_eq!(again.seq, 7);
+        assert!(matches!(again.call, Call::Exec { process, stdio } if process == "e1" && stdio.terminal));
+    }
+
+    #[test]
+    fn an_answer_round_trips() {
+        let answer =
+            Message::Answer { seq: 1, result: Err(Failure { origin: Origin::Runtime, message: "no\n".into() }) };
+        let bytes = serde_json::to_vec(&answer).unwrap();
+        assert!(matches!(parse_message(&bytes), Ok(Message::Answer { seq: 1, result: Err(f) }) if f.message == "no\n"));
+    }
+
+    #[test]
+    fn names_and_paths_that_leave_their_place_are_refused() {
+        for name in ["", ".", "..", "a/b", "../x", "a\\u0000b"] {
+            let text = format!(r#"{{"seq":1,"call":"close_stdin","process":"{name}"}}"#);
+            assert!(matches!(parse(&text), Err(ParseError::Refused { .. })), "{name}");
+        }
+        let text = r#"{"seq":1,"call":"exec","process":"a",
+            "stdio":{"stdin":"x","stdout":"","stderr":"","terminal":false,"uid":0,"gid":0}}"#;
+        assert!(matches!(parse(text), Err(ParseError::Refused { what: "stdin", .. })));
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        for text in ["", "{", "[]", "null", r#"{"seq":1}"#, r#"{"seq":-1,"call":"start"}"#, r#"{"seq":1,"call":"x"}"#] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
 }
