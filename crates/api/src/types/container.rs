@@ -11,8 +11,7 @@ use super::wire::{List, Map, omit, wire};
 wire! {
     /// `POST /containers/create`: the configuration, with the two others beside its fields.
     pub struct ContainerCreateRequest {
-        #[serde(flatten)]
-        config: ContainerConfig,
+        ..config: ContainerConfig,
         #[serde(skip_serializing_if = "omit")]
         host_config: Option<HostConfig>,
         #[serde(skip_serializing_if = "omit")]
@@ -26,8 +25,7 @@ wire! {
     }
 
     pub struct ContainerUpdateRequest {
-        #[serde(flatten)]
-        resources: Resources,
+        ..resources: Resources,
         restart_policy: RestartPolicy,
     }
 

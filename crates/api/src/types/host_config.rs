@@ -6,6 +6,7 @@ use super::wire::{List, Map, StrSlice, omit, wire};
 
 wire! {
     pub struct HostConfig {
+        ..resources: Resources,
         binds: List<String>,
         #[serde(rename = "ContainerIDFile")]
         container_id_file: String,
@@ -51,8 +52,6 @@ wire! {
         #[serde(skip_serializing_if = "omit")]
         runtime: String,
         isolation: String,
-        #[serde(flatten)]
-        resources: Resources,
         #[serde(skip_serializing_if = "omit")]
         mounts: List<Mount>,
         masked_paths: List<String>,

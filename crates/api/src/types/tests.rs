@@ -81,6 +81,8 @@ fn config_has_dockers_fields() {
 fn wrong_types_are_refused() {
     assert!(serde_json::from_value::<ContainerCreateRequest>(json!({"Cmd": 5})).is_err());
     assert!(serde_json::from_value::<HostConfig>(json!({"Memory": "5"})).is_err());
+    assert!(serde_json::from_value::<ContainerCreateRequest>(json!({"HostConfig": {"Memory": "5"}})).is_err());
+    assert!(serde_json::from_value::<ContainerCreateRequest>(json!({"Env": [5]})).is_err());
     assert!(serde_json::from_value::<HostConfig>(json!({"Binds": "a:b"})).is_err());
 }
 

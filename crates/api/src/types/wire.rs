@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Declares wire models: every field is public, may be missing or `null`, and is named in Go's way unless the model has
 /// another case (`as "snake_case"`) or the field is renamed.
+/// A first field `..name: Model` lends its own fields to this model.
 macro_rules! wire {
     () => {};
     ($(#[$meta:meta])* pub struct $name:ident { $($fields:tt)* } $($rest:tt)*) => {
@@ -21,11 +22,16 @@ macro_rules! wire {
         wire! { @one $case $(#[$meta])* $name { $($fields)* } }
         wire! { $($rest)* }
     };
-    (@one $case:literal $(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty),* $(,)? }) => {
+    (@one $case:literal $(#[$meta:meta])* $name:ident {
+        $(.. $flat:ident: $flat_type:ty,)?
+        $($(#[$field_meta:meta])* $field:ident: $type:ty),* $(,)?
+    }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(rename_all = $case, default)]
         pub struct $name {
+            // Without `nullable`: going through an `Option`, serde would turn a wrong type inside into the default.
+            $(#[serde(flatten)] pub $flat: $flat_type,)?
             $(
                 $(#[$field_meta])*
                 #[serde(deserialize_with = "crate::types::wire::nullable")]
