@@ -1,0 +1,4 @@
+//! The cases, one module per area.
+#![forbid(unsafe_code)]
+
+mod smoke;
