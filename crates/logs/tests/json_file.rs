@@ -178,6 +178,7 @@ async fn a_file_emptied_by_hand_goes_on() {
     let mut follower = log.read(ReadOptions { follow: true, ..Default::default() }).unwrap();
     assert_eq!(follower.next().await.unwrap().unwrap().len(), 100);
     fs::OpenOptions::new().write(true).truncate(true).open(log.path().unwrap()).unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     log.write(StreamKind::Stdout, b"after\n").unwrap();
     assert_eq!(follower.next().await.unwrap().unwrap()[0].line, "after\n");
     assert_eq!(text(&log, ReadOptions::default()).await, "after\n");

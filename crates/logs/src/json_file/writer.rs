@@ -18,6 +18,9 @@ use crate::time;
 /// A thread's encode buffer larger than this is given back after use.
 const KEEP_BYTES: usize = 256 * 1024;
 
+/// How often the file's length is compared with what was written.
+const LEN_ASKED_EVERY_NS: i64 = 1_000_000_000;
+
 thread_local! {
     /// Encoded records on their way to a file. One a thread, not one a log: most logs are silent most of the time.
     static BATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -33,6 +36,7 @@ pub struct Writer {
     stderr: Splitter,
     encoder: Encoder,
     last_time_ns: i64,
+    len_asked_ns: i64,
     compressor: Option<JoinHandle<()>>,
 }
 
@@ -46,6 +50,7 @@ impl Writer {
             stderr: Splitter::default(),
             encoder: Encoder::new(attributes),
             last_time_ns: 0,
+            len_asked_ns: 0,
             compressor: None,
         }
     }
@@ -95,6 +100,7 @@ impl Writer {
     ) -> Result<()> {
         let mut splitter = std::mem::take(self.splitter(stream));
         let mut time_ns = self.next_time_ns();
+        self.last_time_ns = time_ns;
         let limit = options.max_size_bytes.unwrap_or(u64::MAX);
         let result = BATCH.with_borrow_mut(|batch| {
             batch.clear();
@@ -137,20 +143,18 @@ impl Writer {
     /// Appends whole records, or leaves the file as it was.
     fn append(&mut self, path: &Path, records: &[u8]) -> Result<()> {
         let Some(file) = &mut self.file else { return Err(Error::NotOpen) };
-        let written = file.write_all(records);
-        // The length is asked for, not computed: people empty log files behind our back.
-        let len = file.metadata().map(|metadata| metadata.len());
-        match (written, len) {
-            (Ok(()), Ok(len)) => {
-                self.len_bytes = len;
-                Ok(())
-            }
-            (Err(error), _) | (_, Err(error)) => {
-                // Best effort; what stays torn is skipped by readers and cut at the next begin.
-                let _ = file.set_len(self.len_bytes);
-                Err(Error::file(path)(error))
-            }
+        if let Err(error) = file.write_all(records) {
+            // Best effort; what stays torn is skipped by readers and cut at the next begin.
+            let _ = file.set_len(self.len_bytes);
+            return Err(Error::file(path)(error));
         }
+        self.len_bytes += records.len() as u64;
+        // People empty log files behind our back: look, but not at every line.
+        if !(0..LEN_ASKED_EVERY_NS).contains(&(self.last_time_ns - self.len_asked_ns)) {
+            self.len_bytes = file.metadata().map_err(Error::file(path))?.len();
+            self.len_asked_ns = self.last_time_ns;
+        }
+        Ok(())
     }
 
     /// Puts the present file aside and begins the next one.
