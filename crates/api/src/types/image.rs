@@ -21,6 +21,9 @@ wire! {
         /// Bytes; -1: not computed.
         shared_size: i64,
         size: i64,
+        /// The size again; before 1.44 only.
+        #[serde(skip_serializing_if = "omit")]
+        virtual_size: Option<i64>,
     }
 
     /// `docker image inspect`.
@@ -43,6 +46,9 @@ wire! {
         os_version: String,
         /// Bytes.
         size: i64,
+        /// The size again; before 1.44 only.
+        #[serde(skip_serializing_if = "omit")]
+        virtual_size: Option<i64>,
         graph_driver: DriverData,
         #[serde(rename = "RootFS")]
         root_fs: RootFs,

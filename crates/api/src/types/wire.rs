@@ -126,12 +126,12 @@ impl<T> List<T> {
     }
 
     /// The elements, to change them; makes a `null` list an empty one.
-    pub fn as_mut(&mut self) -> &mut Vec<T> {
+    pub fn make_mut(&mut self) -> &mut Vec<T> {
         self.0.get_or_insert_default()
     }
 
     pub fn push(&mut self, value: T) {
-        self.as_mut().push(value);
+        self.make_mut().push(value);
     }
 
     pub fn into_vec(self) -> Vec<T> {
