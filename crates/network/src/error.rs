@@ -8,8 +8,11 @@ pub enum Error {
     /// No network has that name or id.
     #[error("network {0} not found")]
     NotFound(String),
+    /// No such network driver.
+    #[error("plugin {0:?} not found")]
+    NoDriver(String),
     /// An id prefix names several networks.
-    #[error("network {0} is ambiguous ({1} matches found on ID prefix)")]
+    #[error("network {0} is ambiguous ({1} matches found based on ID prefix)")]
     Ambiguous(String, usize),
     /// The name is taken.
     #[error("network with name {0} already exists")]
@@ -18,7 +21,7 @@ pub enum Error {
     #[error("{0} is a pre-defined network and cannot be removed")]
     Predefined(String),
     /// The name of a predefined network was asked for.
-    #[error("operation is not permitted on predefined {0} network")]
+    #[error("operation is not permitted on predefined {0} network ")]
     PredefinedCreate(String),
     /// Containers are still on it.
     #[error("error while removing network: network {network} has active endpoints ({endpoints})")]
@@ -132,7 +135,7 @@ impl Error {
 impl Kinded for Error {
     fn kind(&self) -> Kind {
         match self {
-            Error::NotFound(_) => Kind::NotFound,
+            Error::NotFound(_) | Error::NoDriver(_) => Kind::NotFound,
             Error::Exists(_) => Kind::Conflict,
             Error::Ambiguous(..) | Error::Invalid(_) => Kind::InvalidParameter,
             Error::Predefined(_)

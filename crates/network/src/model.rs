@@ -278,6 +278,8 @@ pub struct EndpointRequest {
     pub gateway_priority: i64,
     /// Endpoint options, echoed.
     pub driver_opts: BTreeMap<String, String>,
+    /// `--dns` of the container: where its name service asks on; else the engine's, else the host's.
+    pub dns_servers: Vec<IpAddr>,
 }
 
 /// A container on a network.
@@ -315,6 +317,8 @@ pub struct Endpoint {
     pub gateway_priority: i64,
     /// Echoed.
     pub driver_opts: BTreeMap<String, String>,
+    /// See [`EndpointRequest::dns_servers`].
+    pub dns_servers: Vec<IpAddr>,
 }
 
 impl Endpoint {

@@ -1,0 +1,426 @@
+//! The whole crate on real namespaces, bridges and rules. Needs root and busybox; every test has its own bridge and
+//! address range, so that they can run side by side, and takes all of it away again.
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use network::{Config, CreateNetwork, EndpointRequest, Error, IpamRequest, Networks, PortPublish, Protocol};
+
+/// An engine of its own.
+struct Host {
+    networks: Networks,
+    config: Config,
+    dir: tempfile::TempDir,
+    servers: Vec<Child>,
+    containers: Vec<String>,
+}
+
+impl Host {
+    async fn new(bridge: &str, third: u8) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::new(dir.path(), dir.path().join("run"), bridge);
+        config.bip = Some(format!("10.214.{third}.1/24").parse().unwrap());
+        config.address_pools = vec![(format!("10.214.{}.0/24", third + 1).parse().unwrap(), 26)];
+        let resolv_conf = dir.path().join("resolv.conf");
+        std::fs::write(&resolv_conf, "nameserver 127.0.0.1\nsearch example.test\n").unwrap();
+        config.host_resolv_conf = resolv_conf;
+        let networks = Networks::open(config.clone()).await.unwrap();
+        Self { networks, config, dir, servers: Vec::new(), containers: Vec::new() }
+    }
+
+    async fn container(&mut self, id: &str) -> PathBuf {
+        self.containers.push(id.to_owned());
+        self.networks.sandbox_create(id).await.unwrap()
+    }
+
+    async fn joined(&mut self, id: &str, network: &str, request: EndpointRequest) -> network::Endpoint {
+        self.container(id).await;
+        self.networks.connect(id, network, request).await.unwrap()
+    }
+
+    fn netns(&self, id: &str) -> PathBuf {
+        self.networks.sandbox_path(id)
+    }
+
+    /// Serves `text` to whoever connects to a port of a container.
+    fn serve(&mut self, id: &str, port: u16, text: &str) {
+        let script = format!("while :; do echo {text} | busybox nc -l -p {port} >/dev/null; done");
+        let child = inside(&self.netns(id), &["setsid", "busybox", "sh", "-c", &script]).spawn().unwrap();
+        self.servers.push(child);
+    }
+
+    async fn end(mut self) {
+        for server in &mut self.servers {
+            let group = nix::unistd::Pid::from_raw(-(server.id() as i32));
+            nix::sys::signal::kill(group, nix::sys::signal::Signal::SIGKILL).ok();
+            server.kill().ok();
+            server.wait().unwrap();
+        }
+        for id in &self.containers {
+            self.networks.release_all(id).await.unwrap();
+        }
+        self.networks.teardown().await.unwrap();
+    }
+}
+
+fn inside(netns: &Path, command: &[&str]) -> Command {
+    let mut nsenter = Command::new("nsenter");
+    nsenter.arg(format!("--net={}", netns.display())).args(command);
+    nsenter.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    nsenter
+}
+
+fn run(netns: &Path, command: &[&str]) -> (bool, String) {
+    let output = inside(netns, command).output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), text)
+}
+
+fn pings(netns: &Path, address: &str) -> bool {
+    run(netns, &["busybox", "ping", "-c1", "-W1", address]).0
+}
+
+/// What a server says; waits for one that is only just starting.
+fn fetch(address: SocketAddr) -> Option<String> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < deadline {
+        if let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
+            stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            let mut text = String::new();
+            if stream.read_to_string(&mut text).is_ok() && !text.is_empty() {
+                return Some(text.trim().to_owned());
+            }
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    None
+}
+
+fn fetch_inside(netns: &Path, address: &str, port: u16) -> Option<String> {
+    let port = port.to_string();
+    for _ in 0..20 {
+        let (_, text) = run(netns, &["busybox", "timeout", "2", "busybox", "nc", "-w2", address, &port]);
+        if !text.trim().is_empty() && !text.contains("nc:") {
+            return Some(text.trim().to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    None
+}
+
+fn named(name: &str) -> EndpointRequest {
+    EndpointRequest { container_name: name.to_owned(), ..Default::default() }
+}
+
+fn publish(host_ip: Option<IpAddr>, host_port: Option<u16>, container_port: u16) -> PortPublish {
+    PortPublish { container_port, protocol: Protocol::Tcp, host_ip, host_port: host_port.map(|port| port..=port) }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn user_network(name: &str) -> CreateNetwork {
+    CreateNetwork { name: name.to_owned(), ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_containers_reach_each_other_and_the_gateway() {
+    let mut host = Host::new("dmn1", 10).await;
+    let a = host.joined("aaa", "bridge", named("a")).await;
+    let b = host.joined("bbb", "bridge", named("b")).await;
+    assert_eq!(a.ipv4, Some(Ipv4Addr::new(10, 214, 10, 2)));
+    assert_eq!(b.ipv4, Some(Ipv4Addr::new(10, 214, 10, 3)));
+    assert_eq!(a.mac_text(), "02:42:0a:d6:0a:02");
+    assert_eq!((a.ifname.as_str(), a.prefix_len), ("eth0", 24));
+    assert!(pings(&host.netns("aaa"), "10.214.10.1"));
+    assert!(pings(&host.netns("aaa"), "10.214.10.3"));
+    assert!(pings(&host.netns("bbb"), "127.0.0.1"));
+    let (_, routes) = run(&host.netns("bbb"), &["ip", "route"]);
+    assert!(routes.contains("default via 10.214.10.1 dev eth0"), "{routes}");
+    let on = host.networks.get("bridge").unwrap();
+    assert_eq!(host.networks.endpoints_on(&on.id).len(), 2);
+    assert!(matches!(host.networks.connect("aaa", "bridge", named("a")).await, Err(Error::AlreadyConnected { .. })));
+    assert!(matches!(host.networks.connect("nosuch", "bridge", named("x")).await, Err(Error::NoSandbox(_))));
+    assert_eq!(host.networks.endpoints_on(&on.id).len(), 2);
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_published_port_is_reached_from_everywhere() {
+    let mut host = Host::new("dmn2", 20).await;
+    let port = free_port();
+    let mut request = named("web");
+    request.ports = vec![publish(None, Some(port), 80)];
+    let web = host.joined("web", "bridge", request.clone()).await;
+    assert_eq!(web.ports.len(), 2, "IPv4 and IPv6: {:?}", web.ports);
+    host.joined("other", "bridge", named("other")).await;
+    host.serve("web", 80, "hello");
+    let hello = Some("hello".to_owned());
+    let at = |ip: &str| SocketAddr::new(ip.parse().unwrap(), port);
+    assert_eq!(fetch(at("127.0.0.1")), hello, "loopback");
+    assert_eq!(fetch(at("10.214.20.1")), hello, "the bridge's address");
+    assert_eq!(fetch(at("::1")), hello, "IPv6 loopback, by proxy");
+    assert_eq!(fetch_inside(&host.netns("other"), "10.214.20.1", port), hello, "another container, by the host");
+    assert_eq!(fetch_inside(&host.netns("web"), "10.214.20.1", port), hello, "itself, by the host");
+
+    let mut second = named("late");
+    second.ports = vec![publish(None, Some(port), 80)];
+    host.container("late").await;
+    let error = host.networks.connect("late", "bridge", second.clone()).await.unwrap_err().to_string();
+    assert!(error.starts_with("failed to set up container networking: driver failed programming external"), "{error}");
+    assert!(error.contains(&format!("failed to bind host port 0.0.0.0:{port}:10.214.20.4:80/tcp: address")), "{error}");
+    assert!(host.networks.endpoints("late").is_empty());
+
+    host.networks.release_all("web").await.unwrap();
+    host.networks.connect("late", "bridge", second).await.unwrap();
+    host.serve("late", 80, "late");
+    assert_eq!(fetch(at("127.0.0.1")), Some("late".to_owned()));
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_resolved_on_user_defined_networks_only_there() {
+    let mut host = Host::new("dmn3", 30).await;
+    host.networks.create(user_network("front")).await.unwrap();
+    host.networks.create(user_network("back")).await.unwrap();
+    let mut request = named("my_db");
+    request.aliases = vec!["Database".to_owned()];
+    let db = host.joined("0123456789abcdef", "front", request).await;
+    host.joined("client", "front", named("client")).await;
+    host.joined("stranger", "back", named("stranger")).await;
+    let address = db.ipv4.unwrap().to_string();
+    let lookup = |id: &str, name: &str| run(&host.netns(id), &["busybox", "nslookup", name, "127.0.0.11"]).1;
+    for name in ["my_db", "MY_DB", "database", "0123456789ab", "my_db.front"] {
+        let text = lookup("client", name);
+        assert!(
+            text.contains(&format!("Address: {address}")) || text.contains(&format!(": {address}\n")),
+            "{name}: {text}"
+        );
+    }
+    let text = lookup("client", &address);
+    assert!(text.contains("my_db.front"), "{text}");
+    let text = lookup("stranger", "my_db");
+    assert!(!text.contains(&address), "{text}");
+    // Port 53 is the container's own.
+    let (bound, text) =
+        run(&host.netns("client"), &["busybox", "timeout", "1", "busybox", "nc", "-l", "-p", "53", "-w", "1"]);
+    assert!(!text.contains("in use"), "{bound} {text}");
+
+    host.networks.rename("0123456789abcdef", "store").await.unwrap();
+    let lookup = |id: &str, name: &str| run(&host.netns(id), &["busybox", "nslookup", name, "127.0.0.11"]).1;
+    assert!(lookup("client", "store").contains(&address));
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn networks_are_isolated_and_a_container_may_be_on_several() {
+    let mut host = Host::new("dmn4", 40).await;
+    host.networks.create(user_network("one")).await.unwrap();
+    let mut closed = user_network("two");
+    closed.internal = true;
+    host.networks.create(closed).await.unwrap();
+    let a = host.joined("aaa", "one", named("a")).await;
+    let b = host.joined("bbb", "two", named("b")).await;
+    assert_eq!(b.gateway, None);
+    assert!(!pings(&host.netns("aaa"), &b.ipv4.unwrap().to_string()));
+    assert!(!pings(&host.netns("bbb"), &a.ipv4.unwrap().to_string()));
+    let again = host.networks.connect("bbb", "one", named("b")).await.unwrap();
+    assert_eq!(again.ifname, "eth1");
+    assert!(pings(&host.netns("bbb"), &a.ipv4.unwrap().to_string()));
+    let (_, routes) = run(&host.netns("bbb"), &["ip", "route"]);
+    assert!(routes.contains("dev eth1") && routes.contains("default"), "{routes}");
+    let error = host.networks.remove("one").await.unwrap_err().to_string();
+    assert!(
+        error.starts_with("error while removing network: network one has active endpoints (name:\"a\" id:"),
+        "{error}"
+    );
+    host.networks.disconnect("bbb", "one").await.unwrap();
+    assert!(!pings(&host.netns("bbb"), &a.ipv4.unwrap().to_string()));
+    let (_, links) = run(&host.netns("bbb"), &["ip", "-br", "link"]);
+    assert!(!links.contains("eth1"), "{links}");
+    assert!(matches!(host.networks.disconnect("bbb", "one").await, Err(Error::NotConnected { .. })));
+    host.networks.release_all("aaa").await.unwrap();
+    host.networks.remove("one").await.unwrap();
+    assert!(matches!(host.networks.get("one"), Err(Error::NotFound(_))));
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_without_icc_reach_the_gateway_only() {
+    let mut host = Host::new("dmn5", 50).await;
+    let mut quiet = user_network("quiet");
+    quiet.options.insert("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned());
+    let quiet = host.networks.create(quiet).await.unwrap();
+    let a = host.joined("aaa", "quiet", named("a")).await;
+    host.joined("bbb", "quiet", named("b")).await;
+    assert!(pings(&host.netns("bbb"), &quiet.ipam.unwrap().gateway.to_string()));
+    assert!(!pings(&host.netns("bbb"), &a.ipv4.unwrap().to_string()));
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sleeper_gets_its_address_back_at_once() {
+    let mut host = Host::new("dmn6", 60).await;
+    let first = host.joined("sleeper", "bridge", named("s")).await;
+    host.joined("peer", "bridge", named("p")).await;
+    let ip = first.ipv4.unwrap();
+    assert!(pings(&host.netns("peer"), &ip.to_string()));
+    host.networks.reserve("sleeper", "bridge", ip).await.unwrap();
+    for _ in 0..5 {
+        host.networks.release_all("sleeper").await.unwrap();
+        let mut request = named("s");
+        request.ipv4 = Some(ip);
+        request.mac = Some(first.mac);
+        let refused = host.networks.connect("peer2", "bridge", request.clone()).await;
+        assert!(matches!(refused, Err(Error::Invalid(_))), "not restoring");
+        request.restoring = true;
+        assert!(matches!(host.networks.connect("peer2", "bridge", request.clone()).await, Err(Error::AddressInUse)));
+        host.networks.sandbox_create("sleeper").await.unwrap();
+        let again = host.networks.connect("sleeper", "bridge", request).await.unwrap();
+        assert_eq!((again.ipv4, again.mac), (Some(ip), first.mac));
+        assert!(pings(&host.netns("peer"), &ip.to_string()), "at once, through the bridge's table");
+        assert!(pings(&host.netns("sleeper"), "10.214.60.1"));
+    }
+    host.networks.unreserve("sleeper").await.unwrap();
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_engine_takes_up_where_a_killed_one_stopped() {
+    let mut host = Host::new("dmn7", 70).await;
+    host.networks.create(user_network("net")).await.unwrap();
+    let port = free_port();
+    let mut request = named("web");
+    request.ports = vec![publish(None, Some(port), 80)];
+    let web = host.joined("web", "net", request).await;
+    host.joined("gone", "net", named("gone")).await;
+    host.serve("web", 80, "still");
+    let before: Vec<_> = host.networks.list();
+    // The runtime of the first engine ends with all its tasks and sockets, as with SIGKILL; nothing else is told.
+    let config = host.config.clone();
+    let old = std::mem::replace(&mut host.networks, Networks::open(config.clone()).await.unwrap());
+    drop(old);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while TcpStream::connect(("::1", port)).is_ok() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let v4 = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+    assert_eq!(fetch(v4), Some("still".to_owned()), "rules serve the port while nobody listens");
+    host.networks.reconcile(&HashSet::from(["web".to_owned()])).await.unwrap();
+    assert_eq!(host.networks.list(), before);
+    assert_eq!(host.networks.endpoints("web"), [web]);
+    assert!(host.networks.endpoints("gone").is_empty());
+    assert!(!host.netns("gone").exists());
+    assert_eq!(fetch(v4), Some("still".to_owned()));
+    assert_eq!(fetch(SocketAddr::new("::1".parse().unwrap(), port)), Some("still".to_owned()), "proxy again");
+    let (_, text) = run(&host.netns("web"), &["busybox", "nslookup", "web", "127.0.0.11"]);
+    assert!(text.contains("10.214.71."), "{text}");
+    let next = host.joined("next", "net", named("next")).await;
+    assert!(next.ports.is_empty());
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_cannot_be_are_refused_in_dockers_words() {
+    let mut host = Host::new("dmn8", 80).await;
+    let networks = &host.networks;
+    let said = |error: Error| error.to_string();
+    assert_eq!(said(networks.get("nosuch").unwrap_err()), "network nosuch not found");
+    assert_eq!(
+        said(networks.remove("bridge").await.unwrap_err()),
+        "bridge is a pre-defined network and cannot be removed"
+    );
+    networks.create(user_network("x")).await.unwrap();
+    assert_eq!(said(networks.create(user_network("x")).await.unwrap_err()), "network with name x already exists");
+    assert!(matches!(networks.create(user_network("host")).await, Err(Error::PredefinedCreate(_))));
+    let mut overlapping = user_network("y");
+    overlapping.ipam = vec![IpamRequest { subnet: Some("10.214.80.0/25".to_owned()), ..Default::default() }];
+    assert_eq!(
+        said(networks.create(overlapping).await.unwrap_err()),
+        "invalid pool request: Pool overlaps with other one on this address space"
+    );
+    let mut macvlan = user_network("z");
+    macvlan.driver = "macvlan".to_owned();
+    assert!(matches!(networks.create(macvlan).await, Err(Error::NotImplemented(_))));
+    let mut wanted = named("c");
+    wanted.ipv4 = Some(Ipv4Addr::new(10, 214, 80, 9));
+    assert!(said(networks.validate("bridge", &wanted).unwrap_err()).contains("on user-defined networks only"));
+    wanted.ipv4 = Some(Ipv4Addr::new(10, 214, 81, 9));
+    assert!(said(networks.validate("x", &wanted).unwrap_err()).contains("user configured subnets"));
+    for bad in ["../x", "", "a/b", ".hidden"] {
+        assert!(networks.sandbox_create(bad).await.is_err(), "{bad:?}");
+    }
+    let id = networks.get("x").unwrap().id;
+    assert_eq!(networks.get(&id[..8]).unwrap().name, "x");
+    host.joined("h", "host", named("h")).await;
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_follow_the_network() {
+    let mut host = Host::new("dmn9", 90).await;
+    host.networks.create(user_network("net")).await.unwrap();
+    let none = network::DnsOptions::default();
+    assert!(host.networks.resolv_conf("net", &none).unwrap().contains("nameserver 127.0.0.11\nsearch example.test\n"));
+    assert!(host.networks.resolv_conf("bridge", &none).unwrap().contains("nameserver 8.8.8.8\n"));
+    assert!(host.networks.resolv_conf("host", &none).unwrap().starts_with("nameserver 127.0.0.1\n"));
+    let db = host.joined("db", "bridge", named("db")).await;
+    let mut request = named("web");
+    request.links.insert("store".to_owned(), "db".to_owned());
+    let web = host.joined("web", "bridge", request).await;
+    let hosts = host.networks.hosts("web", "", std::slice::from_ref(&web), &["gw:host-gateway".to_owned()]).unwrap();
+    assert!(hosts.contains(&format!("{}\tstore db", db.ipv4.unwrap())), "{hosts}");
+    assert!(hosts.contains(&format!("{}\tweb\n", web.ipv4.unwrap())), "{hosts}");
+    assert!(hosts.contains("10.214.90.1\tgw\n"), "{hosts}");
+    assert!(host.dir.path().join("dormouse.db").exists());
+    host.end().await;
+}
+
+/// Not a test of right or wrong: prints medians. `cargo nextest run -p network --run-ignored only --no-capture`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn how_long_it_takes() {
+    let mut host = Host::new("dmn0", 0).await;
+    host.networks.create(user_network("net")).await.unwrap();
+    for (what, network, published) in
+        [("bridge", "bridge", false), ("bridge, a port", "bridge", true), ("user-defined", "net", false)]
+    {
+        let mut times: [Vec<Duration>; 3] = Default::default();
+        for round in 0..40 {
+            let id = format!("c{round}");
+            let mut request = named(&id);
+            if published {
+                request.ports = vec![publish(None, None, 80)];
+            }
+            let start = Instant::now();
+            host.networks.sandbox_create(&id).await.unwrap();
+            times[0].push(start.elapsed());
+            let start = Instant::now();
+            host.networks.connect(&id, network, request).await.unwrap();
+            times[1].push(start.elapsed());
+            let start = Instant::now();
+            host.networks.release_all(&id).await.unwrap();
+            times[2].push(start.elapsed());
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        let median = |times: &mut Vec<Duration>| {
+            times.sort();
+            times[times.len() / 2]
+        };
+        let [create, connect, release] = &mut times;
+        let text = format!(
+            "{what}: sandbox_create {:?}, connect {:?}, release_all {:?}\n",
+            median(create),
+            median(connect),
+            median(release)
+        );
+        std::io::stderr().write_all(text.as_bytes()).unwrap();
+    }
+    host.containers.clear();
+    host.end().await;
+}
