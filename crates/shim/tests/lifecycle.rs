@@ -194,7 +194,7 @@ fn a_long_checkpoint_holds_up_nothing() {
     let calls = std::fs::read_to_string(fixture.base.path().join("calls")).unwrap();
     let (dir, root) = (fixture.dir().display().to_string(), fixture.base.path().join("runc").display().to_string());
     let (bundle, id) = (fixture.bundle().display().to_string(), &fixture.id);
-    let expected = [
+    let mut expected = [
         format!(
             "--log {dir}/init/log.json --log-format json --root {root} create --bundle {bundle} --pid-file {dir}/init/pid {id}"
         ),
