@@ -1,2 +1,7 @@
 //! docker-runc: the OCI runtime.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    runc::commands::main()
+}

@@ -1,0 +1,208 @@
+//! Starts a further process in a running container.
+//!
+//! It gets what the first one has: all its namespaces (through its pidfd, in one call), its cgroups, and its seccomp
+//! filter.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use libcontainer::oci_spec::runtime::{Process, Spec};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::create::{ConsoleSocket, write_pid_file};
+use super::namespaces::file_name;
+use super::process::{self, Program};
+use super::sync::{Channel, Message};
+use super::{Preserved, console, wait};
+use crate::error::{Doing, Error, Result};
+use crate::state::{Container, Status};
+use crate::sys::{self, Forked};
+
+/// How to start it.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Takes the terminal's master.
+    pub console_socket: Option<ConsoleSocket>,
+    /// Where to write the pid.
+    pub pid_file: Option<PathBuf>,
+    /// `--preserve-fds`
+    pub preserve_fds: u32,
+    /// Start it in a paused container; it will hang until that is resumed.
+    pub ignore_paused: bool,
+}
+
+const ALL: [libc::c_int; 7] = [
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWCGROUP,
+];
+
+/// Starts the process; it runs when this returns. Gives its pid.
+pub fn exec(container: &Container, process: &Process, options: Options) -> Result<i32> {
+    match container.status()? {
+        Status::Running | Status::Created => (),
+        Status::Paused if options.ignore_paused => (),
+        Status::Paused => {
+            return Err(Error::Conflict("cannot exec in a paused container (use --ignore-paused to override)".into()));
+        }
+        Status::Stopped | Status::Creating => {
+            return Err(Error::Conflict("cannot exec in a stopped container".into()));
+        }
+    }
+    match (process.terminal() == Some(true), options.console_socket.is_some()) {
+        (true, false) => {
+            return Err(Error::Invalid(
+                "cannot allocate tty if runc will detach without setting console socket".into(),
+            ));
+        }
+        (false, true) => {
+            return Err(Error::Invalid("cannot use console socket if runc will not detach or allocate tty".into()));
+        }
+        _ => (),
+    }
+    let spec = container.spec()?;
+    let pid = container.record.pid;
+    let init = Pid::from_raw(pid).ok_or(Error::NotRunning)?;
+    let pidfd = pidfd_open(init, PidfdFlags::empty()).doing(|| format!("open process {pid}"))?;
+    // The pid was checked before the descriptor was made: check again that it is the same process.
+    if !container.is_alive() {
+        return Err(Error::Conflict("cannot exec in a stopped container".into()));
+    }
+    let different = ALL.iter().copied().filter(|flag| !same_namespace(pid, *flag)).fold(0, |all, flag| all | flag);
+    let console_socket = options.console_socket.map(ConsoleSocket::open).transpose()?;
+    let (ours, theirs) = Channel::pair()?;
+
+    let own_pid_namespace = fs::File::open("/proc/self/ns/pid").doing(|| "open /proc/self/ns/pid".into())?;
+    if different & libc::CLONE_NEWPID != 0 {
+        sys::setns(pidfd.as_fd(), libc::CLONE_NEWPID).doing(|| "join the pid namespace".into())?;
+    }
+    let forked = sys::fork_into(0).doing(|| "create the process".into())?;
+    let child = match forked {
+        Forked::Child => {
+            drop(ours);
+            Tenant {
+                spec: &spec,
+                process,
+                pidfd,
+                namespaces: different & !libc::CLONE_NEWPID,
+                channel: theirs,
+                console_socket,
+                preserved: Preserved::new(options.preserve_fds),
+            }
+            .run()
+        }
+        Forked::Parent(child) => child,
+    };
+    drop(theirs);
+    drop(console_socket);
+    let result = accompany(container, child, &ours, different, &own_pid_namespace, options.pid_file);
+    if result.is_err() {
+        wait::kill_and_reap(child);
+    }
+    result.map(|()| child)
+}
+
+fn accompany(
+    container: &Container,
+    child: i32,
+    channel: &Channel,
+    different: libc::c_int,
+    own_pid_namespace: &fs::File,
+    pid_file: Option<PathBuf>,
+) -> Result<()> {
+    if different & libc::CLONE_NEWPID != 0 {
+        sys::setns(own_pid_namespace.as_fd(), libc::CLONE_NEWPID).doing(|| "return to own pid namespace".into())?;
+    }
+    container.cgroups()?.join(child)?;
+    // A child that has failed already has said why.
+    let _ = channel.send(&Message::InCgroups);
+    match channel.receive()? {
+        Some(Message::Ready) => (),
+        Some(Message::Failed(text)) => return Err(Error::Init(text)),
+        Some(other) => return Err(Error::Init(format!("unexpected {other:?}"))),
+        None => return Err(Error::Init(wait::describe_end(child))),
+    }
+    // The child's end closes when its program starts.
+    match channel.receive()? {
+        None => (),
+        Some(Message::Failed(text)) => return Err(Error::Init(text)),
+        Some(other) => return Err(Error::Init(format!("unexpected {other:?}"))),
+    }
+    if let Some(path) = pid_file {
+        write_pid_file(&path, child)?;
+    }
+    Ok(())
+}
+
+fn same_namespace(pid: i32, flag: libc::c_int) -> bool {
+    let of = |who: &str| fs::read_link(format!("/proc/{who}/ns/{}", file_name(flag))).ok();
+    of("self") == of(&pid.to_string())
+}
+
+/// The child.
+struct Tenant<'a> {
+    spec: &'a Spec,
+    process: &'a Process,
+    pidfd: OwnedFd,
+    namespaces: libc::c_int,
+    channel: Channel,
+    console_socket: Option<OwnedFd>,
+    preserved: Preserved,
+}
+
+impl Tenant<'_> {
+    fn run(mut self) -> ! {
+        let err = match self.set_up() {
+            Ok(program) => match self.channel.send(&Message::Ready) {
+                Ok(()) => {
+                    sys::default_signals();
+                    program.exec()
+                }
+                Err(err) => err,
+            },
+            Err(err) => err,
+        };
+        let text = match &err {
+            Error::Init(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let _ = self.channel.send(&Message::Failed(text));
+        sys::exit_now(255)
+    }
+
+    fn set_up(&mut self) -> Result<Program> {
+        rustix::process::setsid().doing(|| "setsid".into())?;
+        process::set_oom_score(
+            self.process
+                .oom_score_adj()
+                .or_else(|| self.spec.process().as_ref().and_then(|process| process.oom_score_adj())),
+        );
+        if self.namespaces != 0 {
+            sys::setns(self.pidfd.as_fd(), self.namespaces).doing(|| "join the container's namespaces".into())?;
+        }
+        if self.namespaces & libc::CLONE_NEWUSER != 0 {
+            sys::set_gid(0).doing(|| "become root of the user namespace".into())?;
+            sys::set_uid(0).doing(|| "become root of the user namespace".into())?;
+        }
+        if let Some(socket) = self.console_socket.take() {
+            console::set_up(socket, self.process, false)?;
+        }
+        // Nothing of the program may run outside its limits.
+        self.channel.expect(&Message::InCgroups)?;
+        sys::close_on_exec_from(self.preserved.end()).doing(|| "close descriptors".into())?;
+        let seccomp = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        process::become_user(self.process, seccomp)?;
+        let mut process = self.process.clone();
+        let extra = self.preserved.environment();
+        if !extra.is_empty() {
+            let environment = process.env().iter().flatten().cloned().chain(extra).collect();
+            process.set_env(Some(environment));
+        }
+        Program::find(&process)
+    }
+}

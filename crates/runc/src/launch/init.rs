@@ -1,0 +1,331 @@
+//! The first process of a container, from `clone` to `execve`.
+//!
+//! Runs in the child. It must not return into the caller: it ends in the container's program, or reports its failure to
+//! the parent and exits.
+
+use std::ffi::CString;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::rootfs::RootFS;
+use libcontainer::syscall::syscall::create_syscall;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+use super::namespaces::Namespaces;
+use super::process::{self, Program};
+use super::sync::{Channel, Message};
+use super::{Preserved, console};
+use crate::error::{Doing, Error, Result};
+use crate::state::{Record, Status};
+use crate::{hooks, sys};
+
+/// What the child needs to know.
+pub struct Init<'a> {
+    pub spec: &'a Spec,
+    pub record: &'a Record,
+    pub namespaces: &'a Namespaces,
+    pub channel: Channel,
+    pub console_socket: Option<OwnedFd>,
+    pub fifo: fs::File,
+    pub preserved: Preserved,
+    pub no_pivot: bool,
+    pub new_keyring: bool,
+}
+
+impl Init<'_> {
+    /// Does everything and never returns.
+    pub fn run(mut self) -> ! {
+        let program = match self.set_up() {
+            Ok(program) => program,
+            Err(err) => {
+                // A parent that has gone cannot be told.
+                let _ = self.channel.send(&Message::Failed(words(&err)));
+                sys::exit_now(1)
+            }
+        };
+        // From here on nobody listens but who reads the container's output.
+        let err = self.wait_and_exec(program);
+        let _ = writeln!(std::io::stderr(), "{}", words(&err));
+        sys::exit_now(255)
+    }
+
+    fn set_up(&mut self) -> Result<Program> {
+        let spec = self.spec;
+        let process = spec.process().as_ref().ok_or_else(|| Error::Init("\"process\" is missing".into()))?.clone();
+        let linux = spec.linux().as_ref().ok_or_else(|| Error::Init("\"linux\" is missing".into()))?;
+        if self.namespaces.has_new(libc::CLONE_NEWUSER) {
+            self.channel.expect(&Message::Mapped)?;
+            sys::set_gid(0).doing(|| "become root of the user namespace".into())?;
+            sys::set_uid(0).doing(|| "become root of the user namespace".into())?;
+        }
+        self.namespaces.enter_last()?;
+        rustix::process::setsid().doing(|| "setsid".into())?;
+        if self.new_keyring {
+            let name = CString::new(format!("_ses.{}", self.record.id)).unwrap_or_default();
+            if let Err(err) = sys::join_session_keyring(&name) {
+                tracing::warn!("cannot start a session keyring: {err}");
+            }
+        }
+        process::set_oom_score(process.oom_score_adj());
+
+        let mounts_cgroup =
+            spec.mounts().iter().flatten().any(|mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")));
+        let needs_cgroup_early = mounts_cgroup
+            || self.namespaces.has_new(libc::CLONE_NEWCGROUP)
+            || self.namespaces.path(libc::CLONE_NEWCGROUP).is_some();
+        if needs_cgroup_early {
+            self.channel.expect(&Message::InCgroups)?;
+            self.namespaces.enter_cgroup_namespace()?;
+        }
+        if self.namespaces.has_new(libc::CLONE_NEWNET) {
+            sys::loopback_up().doing(|| "bring up the loopback interface".into())?;
+        }
+        self.name_host()?;
+
+        let rootfs = &self.record.rootfs;
+        let in_user_namespace =
+            self.namespaces.has_new(libc::CLONE_NEWUSER) || self.namespaces.path(libc::CLONE_NEWUSER).is_some();
+        RootFS::new()
+            .prepare_rootfs(spec, rootfs, in_user_namespace, self.namespaces.has_new(libc::CLONE_NEWCGROUP))
+            .map_err(|err| Error::Init(format!("error mounting the root file system: {}", chain(&err))))?;
+        restrict_cgroup_mounts(spec, rootfs)?;
+        for (name, value) in linux.sysctl().iter().flatten() {
+            write_sysctl(name, value)?;
+        }
+        if hooks::before_pivot(spec.hooks().as_ref()) {
+            self.channel.send(&Message::RunHooks)?;
+            self.channel.expect(&Message::HooksDone)?;
+            let list = spec.hooks().as_ref().and_then(|hooks| hooks.create_container().as_ref());
+            hooks::run("createContainer", list, self.record, Status::Creating, None)?;
+        }
+        cover(rootfs, linux.readonly_paths(), linux.masked_paths(), self.record.mask_directory.as_deref())?;
+        self.change_root()?;
+        RootFS::new()
+            .adjust_root_mount_propagation(linux)
+            .map_err(|err| Error::Init(format!("set the propagation of the root: {err}")))?;
+        reopen_null()?;
+        if let Some(socket) = self.console_socket.take() {
+            console::set_up(socket, &process, true)?;
+        }
+        if spec.root().as_ref().and_then(|root| root.readonly()) == Some(true) {
+            remount_read_only(Path::new("/"))?;
+        }
+        if !needs_cgroup_early {
+            self.channel.expect(&Message::InCgroups)?;
+        }
+        sys::close_on_exec_from(self.preserved.end()).doing(|| "close descriptors".into())?;
+        process::become_user(&process, linux.seccomp().as_ref())?;
+        let mut process = process;
+        let extra = self.preserved.environment();
+        if !extra.is_empty() {
+            let environment = process.env().iter().flatten().cloned().chain(extra).collect();
+            process.set_env(Some(environment));
+        }
+        Program::find(&process)
+    }
+
+    fn wait_and_exec(&mut self, program: Program) -> Error {
+        if let Err(err) = self.channel.send(&Message::Ready) {
+            return err;
+        }
+        let mut byte = [0];
+        if let Err(source) = self.fifo.read_exact(&mut byte) {
+            return Error::Io { what: "wait for start".into(), source };
+        }
+        let list = self.spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
+        let environment = self.spec.process().as_ref().and_then(|p| p.env().clone()).unwrap_or_default();
+        let environment = hooks::environment(&environment);
+        // The pid inside the container is what the hook of the specification sees.
+        if let Err(err) = hooks::run("startContainer", list, self.record, Status::Created, Some(&environment)) {
+            return err;
+        }
+        sys::default_signals();
+        program.exec()
+    }
+
+    fn name_host(&self) -> Result<()> {
+        if !self.namespaces.has_new(libc::CLONE_NEWUTS) {
+            return Ok(());
+        }
+        if let Some(name) = self.spec.hostname().as_deref().filter(|name| !name.is_empty()) {
+            rustix::system::sethostname(name.as_bytes()).doing(|| format!("set hostname {name:?}"))?;
+        }
+        if let Some(name) = self.spec.domainname().as_deref().filter(|name| !name.is_empty()) {
+            rustix::system::setdomainname(name.as_bytes()).doing(|| format!("set domainname {name:?}"))?;
+        }
+        Ok(())
+    }
+
+    fn change_root(&self) -> Result<()> {
+        let rootfs = &self.record.rootfs;
+        if !self.no_pivot {
+            return create_syscall()
+                .pivot_rootfs(rootfs)
+                .map_err(|err| Error::Init(format!("pivot_root to {}: {err}", rootfs.display())));
+        }
+        // The host's /proc and /sys would stay reachable below the new root: hide or remove them first.
+        let doing = || format!("move the root to {}", rootfs.display());
+        std::env::set_current_dir(rootfs).doing(doing)?;
+        for path in ["/sys", "/proc"] {
+            if umount2(path, MntFlags::MNT_DETACH).is_err() {
+                let empty = Some("size=0k");
+                mount(None::<&str>, path, Some("tmpfs"), MsFlags::MS_RDONLY, empty).doing(doing)?;
+            }
+        }
+        mount(Some(rootfs), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).doing(doing)?;
+        rustix::process::chroot(".").doing(doing)?;
+        std::env::set_current_dir("/").doing(doing)
+    }
+}
+
+/// The text of an error as the caller of docker-runc shall see it: without our own prefix, which the parent adds.
+fn words(err: &Error) -> String {
+    match err {
+        Error::Init(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn chain(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut next = err.source();
+    while let Some(source) = next {
+        let more = source.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        next = source.source();
+    }
+    text
+}
+
+fn write_sysctl(name: &str, value: &str) -> Result<()> {
+    // runc takes both spellings: with dots, and with slashes (for interface names that hold dots).
+    let relative = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
+    if relative.split('/').any(|part| part.is_empty() || part == "..") {
+        return Err(Error::Init(format!("invalid sysctl {name:?}")));
+    }
+    fs::write(Path::new("/proc/sys").join(relative), value).doing(|| format!("write sysctl {name} = {value}"))
+}
+
+/// Makes paths below the new root read-only or hides them. Runs before the root is changed, because what they are
+/// covered with lies outside of it.
+fn cover(
+    rootfs: &Path,
+    read_only: &Option<Vec<String>>,
+    masked: &Option<Vec<String>>,
+    mask_directory: Option<&Path>,
+) -> Result<()> {
+    let root = rustix::fs::open(rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .doing(|| format!("open {}", rootfs.display()))?;
+    let open = |path: &str| -> Result<Option<(OwnedFd, PathBuf)>> {
+        let opened =
+            rustix::fs::openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT);
+        match opened {
+            Ok(fd) => {
+                let name = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+                Ok(Some((fd, name)))
+            }
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(Error::Io { what: format!("open {path} in the container"), source: errno.into() }),
+        }
+    };
+    for path in read_only.iter().flatten() {
+        let Some((_fd, target)) = open(path)? else { continue };
+        let doing = || format!("make {path} read-only");
+        mount(Some(&target), &target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>).doing(doing)?;
+        let Some((_fd, target)) = open(path)? else { continue };
+        remount_read_only(&target)?;
+    }
+    for path in masked.iter().flatten() {
+        let Some((fd, target)) = open(path)? else { continue };
+        let doing = || format!("mask {path}");
+        let is_directory = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&fd).doing(doing)?.st_mode).is_dir();
+        match mask_directory {
+            _ if !is_directory => {
+                let null = rootfs.join("dev/null");
+                mount(Some(&null), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>).doing(doing)?;
+            }
+            Some(empty) => {
+                mount(Some(empty), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>).doing(doing)?;
+                let Some((_fd, target)) = open(path)? else { continue };
+                remount_read_only(&target)?;
+            }
+            None => {
+                mount(Some("tmpfs"), &target, Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>).doing(doing)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// libcontainer binds the v1 hierarchies without the options of the configuration's cgroup mount, which would leave the
+/// container's limits writable from inside: here they get them.
+fn restrict_cgroup_mounts(spec: &Spec, rootfs: &Path) -> Result<()> {
+    for wanted in spec.mounts().iter().flatten().filter(|mount| mount.typ().as_deref() == Some("cgroup")) {
+        let has = |name: &str| wanted.options().iter().flatten().any(|option| option == name);
+        let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RELATIME;
+        if has("ro") {
+            flags |= MsFlags::MS_RDONLY;
+        }
+        let below = rootfs.join(wanted.destination().strip_prefix("/").unwrap_or(wanted.destination()));
+        let table = fs::read_to_string("/proc/self/mountinfo").doing(|| "read /proc/self/mountinfo".into())?;
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+        // Inner ones first: below a read-only directory nothing else changes, but the order costs nothing.
+        let mut points: Vec<_> = points.filter(|point| point.starts_with(&below)).collect();
+        points.sort();
+        for point in points.iter().rev() {
+            let flags = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+            mount(None::<&str>, point, None::<&str>, flags, None::<&str>)
+                .doing(|| format!("restrict {}", point.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds read-only to a mount and keeps its other flags.
+fn remount_read_only(path: &Path) -> Result<()> {
+    let doing = || format!("remount {} read-only", path.display());
+    let current = rustix::fs::statvfs(path).doing(doing)?.f_flag;
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    use rustix::fs::StatVfsMountFlags as Is;
+    for (is, flag) in [
+        (Is::NOSUID, MsFlags::MS_NOSUID),
+        (Is::NODEV, MsFlags::MS_NODEV),
+        (Is::NOEXEC, MsFlags::MS_NOEXEC),
+        (Is::NOATIME, MsFlags::MS_NOATIME),
+        (Is::NODIRATIME, MsFlags::MS_NODIRATIME),
+        (Is::RELATIME, MsFlags::MS_RELATIME),
+    ] {
+        if current.contains(is) {
+            flags |= flag;
+        }
+    }
+    mount(None::<&str>, path, None::<&str>, flags, None::<&str>).doing(doing)
+}
+
+/// Standard streams that point to the host's `/dev/null` are pointed to the container's.
+fn reopen_null() -> Result<()> {
+    let doing = || "reopen /dev/null".to_owned();
+    let null =
+        rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).doing(doing)?;
+    let device = rustix::fs::fstat(&null).doing(doing)?;
+    if device.st_rdev != rustix::fs::makedev(1, 3) {
+        return Err(Error::Init("/dev/null of the container is not the null device".into()));
+    }
+    let is_null = |stat: rustix::fs::Stat| stat.st_rdev == device.st_rdev && stat.st_mode == device.st_mode;
+    if rustix::fs::fstat(rustix::stdio::stdin()).is_ok_and(is_null) {
+        rustix::stdio::dup2_stdin(&null).doing(doing)?;
+    }
+    if rustix::fs::fstat(rustix::stdio::stdout()).is_ok_and(is_null) {
+        rustix::stdio::dup2_stdout(&null).doing(doing)?;
+    }
+    if rustix::fs::fstat(rustix::stdio::stderr()).is_ok_and(is_null) {
+        rustix::stdio::dup2_stderr(&null).doing(doing)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! Makes the processes of containers.
+//!
+//! youki's `libcontainer` supplies what is hard to get right and the same for everybody: mounts, devices, seccomp, hooks,
+//! terminals, cgroup controllers. The order of things and the processes are ours, for three reasons that its builders do
+//! not leave room for: an exec gets the container's seccomp filter as well; the configuration is made to fit the host first
+//! (limits that cannot be raised, capabilities that cannot be given); and there is *one* process between docker-runc and
+//! the container's program: none. The child is cloned straight into its namespaces, and while it mounts, the parent
+//! makes its cgroups, which is where the kernel takes its time.
+
+pub mod console;
+pub mod create;
+pub mod exec;
+mod init;
+pub mod namespaces;
+pub mod process;
+pub mod relay;
+pub mod sync;
+pub mod wait;
+
+/// How many descriptors after standard error the program keeps, and what it is told of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Preserved {
+    /// `--preserve-fds`
+    pub count: u32,
+    /// Those of systemd's socket activation, passed on.
+    pub listen_fds: u32,
+}
+
+impl Preserved {
+    /// Reads `LISTEN_FDS`.
+    pub fn new(count: u32) -> Self {
+        let listen_fds = std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+        Preserved { count, listen_fds }
+    }
+
+    /// The first descriptor that is closed.
+    pub fn end(self) -> u32 {
+        3 + self.count + self.listen_fds
+    }
+
+    /// Variables for the program.
+    pub fn environment(self) -> Vec<String> {
+        if self.listen_fds == 0 {
+            return Vec::new();
+        }
+        vec![format!("LISTEN_FDS={}", self.listen_fds), "LISTEN_PID=1".to_owned()]
+    }
+}

@@ -1,0 +1,112 @@
+//! The conversation between docker-runc and the process it makes, over a `SOCK_SEQPACKET` pair.
+//!
+//! One message a packet: a letter and, for a failure, its text. Whoever finds the other end closed gives up, so that a
+//! docker-runc that was killed leaves no half-made container process behind.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use crate::error::{Doing, Error, Result};
+
+/// No message is longer; a longer failure text is cut.
+const MAX_MESSAGE: usize = 16 << 10;
+
+/// What is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Parent to child: user and group ids are mapped.
+    Mapped,
+    /// Parent to child: you are in your cgroups, limits are set.
+    InCgroups,
+    /// Child to parent: namespaces and mounts are there; run the hooks that come before the root is changed.
+    RunHooks,
+    /// Parent to child: the hooks have run.
+    HooksDone,
+    /// Child to parent: all is set up.
+    Ready,
+    /// Child to parent: it failed, and the process ends.
+    Failed(String),
+}
+
+/// One end.
+pub struct Channel(OwnedFd);
+
+impl Channel {
+    /// Makes both ends, close-on-exec.
+    pub fn pair() -> Result<(Channel, Channel)> {
+        let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .doing(|| "make a socket pair".into())?;
+        Ok((Channel(a), Channel(b)))
+    }
+
+    /// Says something.
+    pub fn send(&self, message: &Message) -> Result<()> {
+        let packet = match message {
+            Message::Mapped => b"m".to_vec(),
+            Message::InCgroups => b"c".to_vec(),
+            Message::RunHooks => b"h".to_vec(),
+            Message::HooksDone => b"d".to_vec(),
+            Message::Ready => b"r".to_vec(),
+            Message::Failed(text) => {
+                let mut packet = b"f".to_vec();
+                packet.extend(text.bytes().take(MAX_MESSAGE - 1));
+                packet
+            }
+        };
+        rustix::net::send(self.0.as_fd(), &packet, SendFlags::NOSIGNAL)
+            .map(|_| ())
+            .doing(|| "send to the other process".into())
+    }
+
+    /// Hears something; `None` when the other end is closed.
+    pub fn receive(&self) -> Result<Option<Message>> {
+        let mut buffer = vec![0u8; MAX_MESSAGE];
+        let length = loop {
+            match rustix::net::recv(self.0.as_fd(), buffer.as_mut_slice(), RecvFlags::empty()) {
+                Ok((length, _)) => break length,
+                Err(rustix::io::Errno::INTR) => (),
+                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                Err(errno) => {
+                    return Err(Error::Io { what: "receive from the other process".into(), source: errno.into() });
+                }
+            }
+        };
+        let Some((kind, text)) = buffer[..length].split_first() else { return Ok(None) };
+        Ok(Some(match kind {
+            b'm' => Message::Mapped,
+            b'c' => Message::InCgroups,
+            b'h' => Message::RunHooks,
+            b'd' => Message::HooksDone,
+            b'r' => Message::Ready,
+            b'f' => Message::Failed(String::from_utf8_lossy(text).into_owned()),
+            other => return Err(Error::Init(format!("unknown message {other}"))),
+        }))
+    }
+
+    /// Waits for one particular message.
+    pub fn expect(&self, wanted: &Message) -> Result<()> {
+        match self.receive()? {
+            Some(message) if message == *wanted => Ok(()),
+            Some(Message::Failed(text)) => Err(Error::Init(text)),
+            Some(other) => Err(Error::Init(format!("expected {wanted:?}, got {other:?}"))),
+            None => Err(Error::Init("the other process has gone".into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_arrive_and_a_closed_end_is_noticed() {
+        let (a, b) = Channel::pair().unwrap();
+        a.send(&Message::InCgroups).unwrap();
+        a.send(&Message::Failed("x".repeat(MAX_MESSAGE * 2))).unwrap();
+        b.expect(&Message::InCgroups).unwrap();
+        assert!(matches!(b.receive().unwrap(), Some(Message::Failed(text)) if text.len() == MAX_MESSAGE - 1));
+        drop(a);
+        assert_eq!(b.receive().unwrap(), None);
+    }
+}
