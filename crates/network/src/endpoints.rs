@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Weak};
 
 use crate::dns::{NameServer, Sockets, Zone};
-use crate::netlink::{self, Rtnl, Veth};
+use crate::netlink::{self, PortMode, Rtnl, Veth};
 use crate::networks::{BridgeOptions, check_device_name, ensure_bridge};
 use crate::ports::{self, Asker, Bound};
 use crate::proxy::Proxy;
@@ -174,14 +174,15 @@ impl Inner {
             });
             host.batch(vec![pair]).map_err(failed("create the interface pair"))?;
             let returning = lock(&self.state).has_just_left(endpoint.mac);
-            if returning || !options.icc {
+            let mode = PortMode { isolated: !options.icc, hairpin: !endpoint.ports.is_empty() };
+            if returning || mode != PortMode::default() {
                 let index = host.index(&endpoint.host_ifname).map_err(failed("host side interface"))?;
                 let mut requests = Vec::new();
                 if returning {
                     requests.push(netlink::fdb_replace(index, endpoint.mac));
                 }
-                if !options.icc {
-                    requests.push(netlink::port_isolate(index));
+                if mode != PortMode::default() {
+                    requests.push(netlink::port_mode(index, mode));
                 }
                 host.batch(requests).map_err(failed("bridge port"))?;
             }
@@ -271,7 +272,7 @@ impl Inner {
         self.records.delete_endpoint(&left.endpoint.id)?;
         self.unpublish_rules(&left.endpoint);
         let endpoint = left.endpoint;
-        drop(left.held);
+        left.held.into_iter().for_each(|held| held.free(&self.runtime));
         if !names_needed {
             lock(&self.state).servers.remove(container_id);
         }
@@ -299,7 +300,7 @@ impl Inner {
         };
         let removed = self.sandboxes.remove(container_id);
         for EndpointState { endpoint, held } in left {
-            drop(held);
+            held.into_iter().for_each(|held| held.free(&self.runtime));
             self.unpublish_rules(&endpoint);
         }
         self.records.delete_endpoints_of(container_id)?;

@@ -187,7 +187,7 @@ fn whole_table(table: &str, rules: &Rules) -> String {
     let all = bridges(&|_| true);
     let internal = bridges(&|rules| rules.internal);
     let any_subnet = subnets(&|_| true);
-    let masquerade = subnets(&|rules| rules.masquerade && !rules.internal);
+    let outgoing = subnets(&|rules| rules.masquerade && !rules.internal);
     let (ports_any, ports_at) = (ports(false), ports(true));
     // Loopback addresses are routable on our bridges (so that 127.0.0.1:port reaches a container); `guard` keeps
     // containers from reaching the host's loopback in turn.
@@ -199,7 +199,7 @@ table ip {table} {{
 	set internal {{ type ifname; {internal}}}
 	set within {{ type ifname . ifname; {within}}}
 	set subnets {{ type ipv4_addr; flags interval; {any_subnet}}}
-	set masquerade {{ type ipv4_addr; flags interval; {masquerade}}}
+	set outgoing {{ type ipv4_addr; flags interval; {outgoing}}}
 	map ports {{ type inet_proto . inet_service : ipv4_addr . inet_service; {ports_any}}}
 	map ports_at {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; {ports_at}}}
 	chain publish {{
@@ -222,7 +222,7 @@ table ip {table} {{
 		type nat hook postrouting priority srcnat; policy accept;
 		oifname @bridges ip saddr 127.0.0.0/8 masquerade
 		oifname @bridges ip saddr @subnets ct status dnat masquerade
-		oifname != @bridges ip saddr @masquerade masquerade
+		oifname != @bridges ip saddr @outgoing masquerade
 	}}
 	chain forward {{
 		type filter hook forward priority filter; policy accept;

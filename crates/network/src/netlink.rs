@@ -260,23 +260,37 @@ pub(crate) fn veth_add(veth: &Veth<'_>) -> Request {
     Request { message: RouteNetlinkMessage::NewLink(host), flags: NLM_F_CREATE | NLM_F_EXCL }
 }
 
-/// Keeps a bridge port from talking to other isolated ports of its bridge.
-pub(crate) fn port_isolate(index: u32) -> Request {
+/// How a bridge port treats frames.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct PortMode {
+    /// Does not talk to other isolated ports of its bridge.
+    pub isolated: bool,
+    /// Frames may go back out where they came in: a container that reaches itself by a published port, where
+    /// `bridge-nf-call-iptables` makes the bridge itself carry such packets.
+    pub hairpin: bool,
+}
+
+/// `bridge link set`.
+pub(crate) fn port_mode(index: u32, mode: PortMode) -> Request {
     let mut link = LinkMessage::default();
     link.header.index = index;
     link.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(true)])),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![
+            InfoBridgePort::Isolated(mode.isolated),
+            InfoBridgePort::HairpinMode(mode.hairpin),
+        ])),
     ]));
     Request { message: RouteNetlinkMessage::NewLink(link), flags: 0 }
 }
 
-/// Tells the bridge that `mac` is now behind port `index`, wherever it has seen it before.
+/// Tells the bridge that `mac` is behind port `index` from now on, wherever it has seen it before. The entry lives as
+/// long as the port (a learned one could not be made before the port has a carrier).
 pub(crate) fn fdb_replace(index: u32, mac: [u8; 6]) -> Request {
     let mut neighbour = NeighbourMessage::default();
     neighbour.header.family = AddressFamily::Bridge;
     neighbour.header.ifindex = index;
-    neighbour.header.state = NeighbourState::Reachable;
+    neighbour.header.state = NeighbourState::Noarp;
     neighbour.header.flags = NeighbourFlags::Controller;
     neighbour.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
     Request { message: RouteNetlinkMessage::NewNeighbour(neighbour), flags: NLM_F_CREATE | NLM_F_REPLACE }

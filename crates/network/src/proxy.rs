@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::Protocol;
@@ -26,7 +26,7 @@ const DATAGRAM_BYTES: usize = 65_536;
 
 /// A served port.
 pub(crate) struct Proxy {
-    task: AbortHandle,
+    task: JoinHandle<()>,
 }
 
 impl Drop for Proxy {
@@ -42,7 +42,14 @@ impl Proxy {
             Protocol::Tcp => runtime.spawn(run("tcp", serve_tcp(bound, target))),
             Protocol::Udp => runtime.spawn(run("udp", serve_udp(bound, target))),
         };
-        Self { task: task.abort_handle() }
+        Self { task }
+    }
+
+    /// Ends it; when this returns, the port is free. Not for async threads.
+    pub(crate) fn stop(mut self, runtime: &tokio::runtime::Handle) {
+        self.task.abort();
+        // An abort is always reported as an error.
+        let _ = runtime.block_on(&mut self.task);
     }
 }
 

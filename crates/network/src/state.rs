@@ -25,9 +25,19 @@ pub(crate) struct NetworkState {
 /// What keeps a host port.
 pub(crate) enum Held {
     /// A task that serves it.
-    Proxy(#[expect(dead_code, reason = "held for its Drop")] Proxy),
+    Proxy(Proxy),
     /// Only the socket.
-    Socket(#[expect(dead_code, reason = "held for its Drop")] OwnedFd),
+    Socket(OwnedFd),
+}
+
+impl Held {
+    /// Frees the port, at once. Not for async threads.
+    pub(crate) fn free(self, runtime: &tokio::runtime::Handle) {
+        match self {
+            Held::Proxy(proxy) => proxy.stop(runtime),
+            Held::Socket(socket) => drop(socket),
+        }
+    }
 }
 
 /// An endpoint and what it holds open.

@@ -29,6 +29,7 @@ impl Host {
         std::fs::write(&resolv_conf, "nameserver 127.0.0.1\nsearch example.test\n").unwrap();
         config.host_resolv_conf = resolv_conf;
         let networks = Networks::open(config.clone()).await.unwrap();
+        assert!(!networks.warnings().iter().any(|text| text.contains("firewall")), "{:?}", networks.warnings());
         Self { networks, config, dir, servers: Vec::new(), containers: Vec::new() }
     }
 
@@ -49,21 +50,45 @@ impl Host {
     /// Serves `text` to whoever connects to a port of a container.
     fn serve(&mut self, id: &str, port: u16, text: &str) {
         let script = format!("while :; do echo {text} | busybox nc -l -p {port} >/dev/null; done");
-        let child = inside(&self.netns(id), &["setsid", "busybox", "sh", "-c", &script]).spawn().unwrap();
+        let mut server = inside(&self.netns(id), &["busybox", "sh", "-c", &script]);
+        let child = std::os::unix::process::CommandExt::process_group(&mut server, 0).spawn().unwrap();
         self.servers.push(child);
     }
 
     async fn end(mut self) {
-        for server in &mut self.servers {
+        self.stop_servers();
+        for id in std::mem::take(&mut self.containers) {
+            self.networks.release_all(&id).await.unwrap();
+            assert!(!self.netns(&id).exists());
+        }
+        self.networks.teardown().await.unwrap();
+    }
+
+    fn stop_servers(&mut self) {
+        for mut server in self.servers.drain(..) {
             let group = nix::unistd::Pid::from_raw(-(server.id() as i32));
             nix::sys::signal::kill(group, nix::sys::signal::Signal::SIGKILL).ok();
             server.kill().ok();
-            server.wait().unwrap();
+            server.wait().ok();
+        }
+    }
+}
+
+/// Cleans up after a test that failed.
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.stop_servers();
+        if self.containers.is_empty() {
+            return;
         }
         for id in &self.containers {
-            self.networks.release_all(id).await.unwrap();
+            nix::mount::umount2(&self.netns(id), nix::mount::MntFlags::MNT_DETACH).ok();
         }
-        self.networks.teardown().await.unwrap();
+        for network in self.networks.list().iter().filter(|network| !network.bridge.is_empty()) {
+            Command::new("ip").args(["link", "delete", &network.bridge]).output().ok();
+        }
+        let table = format!("dormouse_{}", self.config.bridge);
+        Command::new("nft").args(["delete", "table", "ip", &table]).output().ok();
     }
 }
 
