@@ -1,4 +1,17 @@
 //! The cases, one module per area.
 #![forbid(unsafe_code)]
 
-mod smoke;
+mod bad_input;
+mod checkpoints;
+mod crashes;
+mod hostile_images;
+mod images;
+mod inside;
+mod lifecycle;
+mod listeners;
+mod looking;
+mod networks;
+mod registry;
+mod run_flags;
+mod security;
+mod volumes;

@@ -1,0 +1,150 @@
+//! SIGKILL of dockerd and docker-containerd: containers run on and nothing is lost.
+
+use e2e::{Counter, Engine, eventually};
+
+#[test]
+fn containers_do_not_notice_that_dockerd_dies() {
+    let engine = Engine::start();
+    let counter = Counter::run(&engine, "c", "-p 127.0.0.1::80");
+    let before = engine.inspect("c", "{{.State.Pid}} {{.State.StartedAt}} {{.NetworkSettings.IPAddress}}");
+    for _ in 0..3 {
+        engine.crash_and_restart();
+        assert_eq!(engine.inspect("c", "{{.State.Pid}} {{.State.StartedAt}} {{.NetworkSettings.IPAddress}}"), before);
+        counter.goes_on();
+    }
+    assert_eq!(engine.ok("docker exec c echo hi"), "hi");
+    engine.ok("docker stop -t 0 c");
+    assert_eq!(engine.inspect("c", "{{.State.ExitCode}}"), "137");
+    engine.ok("docker start c && docker rm -f c");
+}
+
+#[test]
+fn containers_do_not_notice_that_containerd_dies() {
+    let engine = Engine::start();
+    let counter = Counter::run(&engine, "c", "");
+    let before = engine.inspect("c", "{{.State.Pid}}");
+    let old = engine.containerd_pid();
+    engine.kill_containerd();
+    eventually("dockerd starts another one", || {
+        let path = engine.exec_root().join("libcontainerd/docker-containerd.pid");
+        let pid: i32 = std::fs::read_to_string(path).ok()?.trim().parse().ok()?;
+        (pid != old.as_raw() && std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    });
+    counter.goes_on();
+    eventually("exec works again", || (engine.run("docker exec c echo hi").out() == "hi").then_some(()));
+    assert_eq!(engine.inspect("c", "{{.State.Pid}}"), before);
+    engine.ok("docker run --rm busybox true && docker stop -t 0 c");
+    assert_eq!(engine.inspect("c", "{{.State.ExitCode}}"), "137");
+}
+
+#[test]
+fn an_exit_while_nobody_watched_is_told_afterwards() {
+    let engine = Engine::start();
+    engine.ok("docker run -d --name c busybox sh -c 'echo first; while [ ! -e /go ]; do sleep 0.05; done; echo last; exit 42'");
+    engine.ok("docker run -d --name again --restart always busybox sleep 1000");
+    let pid = engine.inspect("c", "{{.State.Pid}}");
+    let other = engine.inspect("again", "{{.State.Pid}}");
+    engine.kill_dockerd();
+    engine.ok(&format!("touch /proc/{pid}/root/go; kill -9 {other}"));
+    eventually("it has ended", || (!std::path::Path::new(&format!("/proc/{pid}/root")).exists()).then_some(()));
+    engine.boot();
+    eventually("its end is known", || {
+        (engine.inspect("c", "{{.State.Status}} {{.State.ExitCode}}") == "exited 42").then_some(())
+    });
+    assert_eq!(engine.ok("docker logs c"), "first\nlast");
+    eventually("the other one was started again", || {
+        (engine.inspect("again", "{{.State.Running}}") == "true" && engine.inspect("again", "{{.State.Pid}}") != other)
+            .then_some(())
+    });
+}
+
+#[test]
+fn an_exit_while_both_are_dead_is_told_afterwards() {
+    let engine = Engine::start();
+    engine.ok("docker run -d --name c busybox sh -c 'while [ ! -e /go ]; do sleep 0.05; done; exit 42'");
+    let pid = engine.inspect("c", "{{.State.Pid}}");
+    let containerd = engine.containerd_pid();
+    engine.kill_dockerd();
+    let _ = nix::sys::signal::kill(containerd, nix::sys::signal::Signal::SIGKILL);
+    engine.ok(&format!("touch /proc/{pid}/root/go"));
+    eventually("it has ended", || (!std::path::Path::new(&format!("/proc/{pid}/root")).exists()).then_some(()));
+    engine.boot();
+    eventually("its end is known", || {
+        (engine.inspect("c", "{{.State.Status}} {{.State.ExitCode}}") == "exited 42").then_some(())
+    });
+}
+
+#[test]
+fn everything_is_remembered() {
+    let engine = Engine::start();
+    engine.ok("docker network create --label a=1 sea && docker volume create data && docker tag busybox other:1");
+    engine
+        .ok("docker run -d --name up --network sea -v data:/d --label l=1 --restart unless-stopped busybox sleep 1000");
+    engine.ok("docker create --name fresh busybox && docker run --name done busybox sh -c 'echo said; exit 3' || true");
+    let look = || {
+        [
+            engine.ok("docker ps -a --no-trunc --format '{{.ID}} {{.Names}} {{.State}} {{.Networks}} {{.Mounts}}'"),
+            engine.ok("docker images --no-trunc --format '{{.ID}} {{.Repository}}:{{.Tag}}'"),
+            engine.ok("docker network ls --no-trunc --format '{{.ID}} {{.Name}}' | sort"),
+            engine.ok("docker volume ls -q"),
+            engine.inspect(
+                "up",
+                "{{json .Config}} {{json .HostConfig}} {{json .Mounts}} {{json .NetworkSettings.Networks}}",
+            ),
+            engine.inspect("done", "{{json .State}}"),
+            engine.ok("docker logs done"),
+        ]
+    };
+    let before = look();
+    engine.crash_and_restart();
+    assert_eq!(look(), before);
+    engine.kill_containerd();
+    engine.crash_and_restart();
+    assert_eq!(look(), before);
+}
+
+#[test]
+fn a_stop_of_the_engine_stops_containers_and_leaves_nothing() {
+    let engine = Engine::start();
+    let id = engine.ok("docker run -d --name c -p 127.0.0.1::80 -v data:/d busybox sleep 1000");
+    let gone = engine.ok("docker run -d --name g busybox sleep 1000 && docker rm -f g >/dev/null");
+    assert_eq!(engine.stop_dockerd(), 0);
+    let left = engine.leftovers(&[&id, &gone]);
+    assert!(left.is_empty(), "left behind: {left:#?}");
+    engine.boot();
+    assert_eq!(engine.inspect("c", "{{.State.Status}}"), "exited");
+}
+
+#[test]
+fn live_restore_leaves_them_running() {
+    let engine = Engine::with().flags("--live-restore").start();
+    let counter = Counter::run(&engine, "c", "");
+    assert_eq!(engine.stop_dockerd(), 0);
+    engine.boot();
+    counter.goes_on();
+}
+
+#[test]
+fn killing_at_any_moment_of_a_start_leaves_nothing_half_made() {
+    let engine = Engine::start();
+    let patience = |n: u64| std::time::Duration::from_millis(3 + 7 * n);
+    for n in 0..12 {
+        let mut start =
+            engine.background("start", &format!("docker run -d --name k{n} -p 127.0.0.1::80 busybox sleep 1000"));
+        std::thread::sleep(patience(n)); // the moments are the test
+        if n % 2 == 0 {
+            engine.kill_dockerd();
+            engine.boot();
+        } else {
+            engine.kill_containerd();
+        }
+        start.ends();
+    }
+    eventually("the engine works", || (engine.run("docker run --rm busybox echo fine").out() == "fine").then_some(()));
+    let listed = engine.ok("docker ps -aq --no-trunc");
+    let running: Vec<&str> = listed.lines().collect();
+    engine.ok("docker ps -aq | xargs -r docker rm -f");
+    assert_eq!(engine.stop_dockerd(), 0);
+    let left = engine.leftovers(&running);
+    assert!(left.is_empty(), "left behind: {left:#?}");
+}

@@ -1,0 +1,225 @@
+//! Looking at containers: inspect, logs, top, stats, diff, cp, port, events, info, df.
+
+use std::fs;
+
+use e2e::{Engine, eventually};
+
+#[test]
+fn inspect_tells_what_was_asked_for_and_what_is() {
+    let engine = Engine::start();
+    let id = engine
+        .ok("docker run -d --name c -e A=1 --label l=2 -w /tmp -m 64m -p 127.0.0.1::80 --restart no busybox sleep 100");
+    let all = engine.inspect_json("c");
+    assert_eq!(all["Id"], id.as_str());
+    assert_eq!(all["Name"], "/c");
+    assert_eq!(all["Path"], "sleep");
+    assert_eq!(all["Args"][0], "100");
+    assert_eq!(all["State"]["Status"], "running");
+    assert!(all["State"]["Pid"].as_u64().is_some_and(|pid| fs::metadata(format!("/proc/{pid}")).is_ok()), "{all}");
+    assert!(all["State"]["StartedAt"].as_str().is_some_and(|at| at.starts_with("20")), "{all}");
+    assert_eq!(all["State"]["FinishedAt"], "0001-01-01T00:00:00Z");
+    assert_eq!(all["Config"]["Image"], "busybox");
+    assert_eq!(all["Config"]["WorkingDir"], "/tmp");
+    assert_eq!(all["Config"]["Labels"]["l"], "2");
+    assert_eq!(all["Config"]["Hostname"], &id[..12]);
+    assert_eq!(all["HostConfig"]["Memory"], 67_108_864);
+    assert_eq!(all["HostConfig"]["NetworkMode"], "bridge");
+    assert_eq!(all["HostConfig"]["RestartPolicy"]["Name"], "no");
+    assert_eq!(all["HostConfig"]["LogConfig"]["Type"], "json-file");
+    assert_eq!(all["Driver"], "overlay2");
+    assert_eq!(all["Platform"], "linux");
+    assert!(all["LogPath"].as_str().is_some_and(|path| fs::metadata(path).is_ok()), "{all}");
+    let network = &all["NetworkSettings"]["Networks"]["bridge"];
+    assert!(network["IPAddress"].as_str().is_some_and(|ip| ip.starts_with(&engine.bridge_prefix())), "{network}");
+    assert_eq!(network["IPPrefixLen"], 24);
+    assert!(network["MacAddress"].as_str().is_some_and(|mac| mac.len() == 17), "{network}");
+    let port = all["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"].as_str().expect("a port").to_owned();
+    assert_eq!(engine.ok("docker port c 80"), format!("127.0.0.1:{port}"));
+    assert_eq!(engine.ok("docker port c"), format!("80/tcp -> 127.0.0.1:{port}"));
+    assert!(engine.ok("docker inspect -s c").contains("SizeRw"));
+    assert_eq!(engine.inspect(&id[..10], "{{.Name}}"), "/c");
+    engine.fails("docker inspect --type container nope").says("No such container: nope");
+}
+
+#[test]
+fn logs_whole_and_in_part() {
+    let engine = Engine::start();
+    engine.ok(
+        "docker run --name c busybox sh -c 'for n in 1 2 3 4 5; do echo out $n; echo err $n >&2; sleep 0.05; done'",
+    );
+    let done = engine.run("docker logs c");
+    assert_eq!(done.out(), "out 1\nout 2\nout 3\nout 4\nout 5");
+    assert_eq!(done.stderr.trim(), "err 1\nerr 2\nerr 3\nerr 4\nerr 5");
+    let tail = engine.run("docker logs --tail 2 c");
+    assert_eq!(tail.stdout.lines().count() + tail.stderr.lines().count(), 2, "{}", tail.report());
+    assert_eq!(engine.ok("docker logs --tail 0 c"), "");
+    assert_eq!(engine.ok("docker logs -n all c | wc -l"), "5");
+    let stamped = engine.ok("docker logs -t c");
+    let first = stamped.lines().next().and_then(|line| line.split(' ').next()).expect("a time").to_owned();
+    assert!(first.len() == 30 && first.ends_with('Z') && first.contains('T'), "{first}");
+    let third = stamped.lines().nth(2).and_then(|line| line.split(' ').next()).expect("a time").to_owned();
+    assert_eq!(engine.ok(&format!("docker logs --since {third} c")), "out 3\nout 4\nout 5");
+    let until = engine.ok(&format!("docker logs --until {third} c"));
+    assert!(until.starts_with("out 1\nout 2") && !until.contains("out 4"), "{until}");
+    assert_eq!(engine.ok("docker logs --since 1h c | wc -l"), "5");
+    assert_eq!(engine.ok("docker logs --since 2030-01-01 c"), "");
+    engine.fails("docker logs nope").says("No such container: nope");
+    // Long lines and bytes that are no text come back as they were.
+    engine.ok(
+        "docker run --name long busybox sh -c 'head -c 100000 /dev/zero | tr \"\\0\" x; echo; printf \"\\377\\n\"'",
+    );
+    assert_eq!(engine.ok("docker logs long | head -n 1 | wc -c"), "100001");
+}
+
+#[test]
+fn logs_are_followed() {
+    let engine = Engine::start();
+    engine.ok("docker run -d --name c busybox sh -c 'n=0; while [ $n -lt 20 ]; do n=$((n+1)); echo line $n; sleep 0.05; done; exit 3'");
+    let mut follower = engine.background("follow", "docker logs -f c");
+    assert_eq!(follower.ends(), 0, "following ends with the container");
+    assert_eq!(follower.output().lines().count(), 20, "{}", follower.output());
+    let mut tail = engine.background("tail", "docker logs -f --tail 1 c");
+    assert_eq!(tail.ends(), 0);
+    assert_eq!(tail.output().trim(), "line 20");
+}
+
+#[test]
+fn log_drivers_and_rotation() {
+    let engine = Engine::start();
+    engine.ok("docker run --name silent --log-driver none busybox echo x");
+    engine.fails("docker logs silent").says("configured logging driver does not support reading");
+    engine.ok("docker run --name turn --log-opt max-size=20k --log-opt max-file=2 busybox seq 10000");
+    let path = engine.inspect("turn", "{{.LogPath}}");
+    assert!(fs::metadata(&path).is_ok_and(|data| data.len() <= 24 * 1024), "the log is cut at its size");
+    assert!(fs::metadata(format!("{path}.1")).is_ok(), "one older file is kept");
+    assert!(fs::metadata(format!("{path}.2")).is_err(), "no more than two files are kept");
+    assert_eq!(engine.ok("docker logs --tail 1 turn"), "10000");
+    engine.ends_with(125, "docker run --log-driver pigeon busybox true").says("pigeon");
+    engine.ends_with(125, "docker run --log-opt nonsense=1 busybox true").says("unknown log opt 'nonsense'");
+}
+
+#[test]
+fn top_and_stats() {
+    let engine = Engine::start();
+    engine.ok("docker run -d --name c -m 64m busybox sh -c 'sleep 1000 & sleep 2000'");
+    let mut table = String::new();
+    eventually("both programs are there", || {
+        table = engine.ok("docker top c");
+        (table.contains("sleep 1000") && table.contains("sleep 2000")).then_some(())
+    });
+    assert!(table.starts_with("UID") && table.lines().next().is_some_and(|line| line.contains("CMD")), "{table}");
+    let pids = engine.ok("docker top c -o pid,args");
+    assert!(pids.lines().next().is_some_and(|line| line.contains("PID") && line.contains("COMMAND")), "{pids}");
+    engine.ok("docker create --name still busybox");
+    engine.fails("docker top still").says("is not running");
+    let stats =
+        engine.ok("docker stats --no-stream --format '{{.Name}}|{{.CPUPerc}}|{{.MemUsage}}|{{.PIDs}}|{{.NetIO}}' c");
+    let fields: Vec<&str> = stats.split('|').collect();
+    assert_eq!(fields[0], "c", "{stats}");
+    assert!(fields[1].ends_with('%') && fields[2].ends_with("/ 64MiB"), "{stats}");
+    assert!(fields[3] == "3", "{stats}");
+    let raw = engine.get("/containers/c/stats?stream=false&one-shot=true").json();
+    assert!(raw["memory_stats"]["usage"].as_u64().is_some_and(|bytes| bytes > 0), "{raw}");
+    assert!(raw["cpu_stats"]["cpu_usage"]["total_usage"].as_u64().is_some_and(|time| time > 0), "{raw}");
+    assert!(raw["networks"]["eth0"]["rx_bytes"].is_u64(), "{raw}");
+}
+
+#[test]
+fn diff_and_cp() {
+    let engine = Engine::start();
+    engine.ok("docker run -d --name c busybox sh -c 'echo x >/new; rm /etc/shadow; echo y >>/etc/group; mkdir /d; echo z >/d/f; echo ready; sleep 1000'");
+    eventually("the files are there", || engine.ok("docker logs c").contains("ready").then_some(()));
+    let diff = engine.ok("docker diff c");
+    for line in ["A /new", "D /etc/shadow", "C /etc/group", "C /etc", "A /d", "A /d/f"] {
+        assert!(diff.lines().any(|is| is == line), "{line} is not in\n{diff}");
+    }
+    assert!(!diff.contains("/bin"), "{diff}");
+    engine.ok("docker cp c:/new got && grep -q x got");
+    engine.ok("docker cp c:/d here && grep -q z here/f");
+    fs::write(engine.home().join("sent"), "from outside").expect("write a file");
+    engine.ok("docker cp sent c:/tmp/ && docker cp sent c:/renamed && docker cp here c:/");
+    assert_eq!(engine.ok("docker exec c cat /tmp/sent /renamed /here/f"), "from outsidefrom outsidez");
+    assert_eq!(engine.ok("docker cp c:/d/f - | tar xOf -"), "z");
+    engine.ok("tar cf - sent | docker cp - c:/d");
+    assert_eq!(engine.ok("docker exec c cat /d/sent"), "from outside");
+    engine.fails("docker cp c:/nowhere .").says("Could not find the file /nowhere in container c");
+    engine.fails("docker cp sent c:/nowhere/at/all").says("Could not find the file");
+    engine.fails("docker cp nope:/x .").says("No such container: nope");
+    // A link inside leads inside, even when it says otherwise.
+    engine.ok("docker exec c ln -s /etc/hostname /link && docker exec c ln -s ../../../../../../etc/passwd /up");
+    let inside = engine.ok("docker exec c cat /etc/passwd");
+    assert_eq!(engine.ok("docker cp -L c:/up up && cat up"), inside);
+    // A stopped one has a file system, too.
+    engine.ok(
+        "docker stop -t 0 c && docker cp c:/new again && docker cp sent c:/late && docker diff c | grep -q 'A /late'",
+    );
+    // Volumes are part of what cp sees.
+    engine.ok("docker run -d --name v -v vol:/vol busybox sleep 1000 && docker cp sent v:/vol/ && docker cp v:/vol/sent volcopy");
+    engine.ok("cmp sent volcopy && docker run --rm -v vol:/x busybox test -f /x/sent");
+    engine.ok("docker export c | tar tf - | grep -qx 'bin/busybox'");
+}
+
+#[test]
+fn events_are_told_and_filtered() {
+    let engine = Engine::start();
+    let began = engine.ok("date +%s.%N");
+    let live = engine.background("events", "docker events --format '{{.Type}} {{.Action}} {{.Actor.Attributes.name}}'");
+    eventually("somebody listens", || {
+        engine.ok("docker volume create probe >/dev/null && docker volume rm probe");
+        live.output().contains("volume destroy").then_some(())
+    });
+    engine.ok("docker run --name e --label colour=red busybox true && docker rm e");
+    for line in
+        ["container create e", "network connect bridge", "container start e", "container die e", "container destroy e"]
+    {
+        live.shows(line);
+    }
+    let past = |filters: &str| {
+        engine.ok(&format!(
+            "docker events --since {began} --until $(date +%s.%N) {filters} --format '{{{{.Action}}}}' | xargs"
+        ))
+    };
+    let life = past("--filter container=e");
+    assert!(life.starts_with("create") && life.contains("start") && life.ends_with("destroy"), "{life}");
+    assert_eq!(past("--filter container=e --filter event=die"), "die");
+    assert_eq!(past("--filter type=network --filter event=connect"), "connect");
+    assert!(past("--filter label=colour=red").contains("start"));
+    assert_eq!(past("--filter label=colour=blue"), "");
+    assert!(past("--filter type=volume").contains("create"));
+    assert_eq!(past("--filter image=nope"), "");
+    let json = engine.ok(&format!(
+        "docker events --since {began} --until $(date +%s.%N) --filter container=e --filter event=die --format '{{{{json .}}}}'"
+    ));
+    assert!(
+        json.contains("\"exitCode\":\"0\"") && json.contains("\"image\":\"busybox\"") && json.contains("timeNano"),
+        "{json}"
+    );
+}
+
+#[test]
+fn version_info_and_df() {
+    let engine = Engine::start();
+    let version =
+        engine.ok("docker version --format '{{.Server.Os}} {{.Server.APIVersion}} {{.Server.MinAPIVersion}}'");
+    let fields: Vec<&str> = version.split(' ').collect();
+    assert_eq!((fields[0], fields[2]), ("linux", "1.24"), "{version}");
+    assert!(fields[1].starts_with("1."), "{version}");
+    engine.ok("docker run -d --name up -v vol:/v busybox sh -c 'echo x >/v/f; echo y >/f; sleep 100' && docker create busybox");
+    let info = engine.ok("docker info --format '{{.Containers}} {{.ContainersRunning}} {{.ContainersStopped}} {{.Images}} {{.Driver}} {{.NCPU}} {{.DefaultRuntime}}'");
+    assert!(info.starts_with("2 1 1 1 overlay2 "), "{info}");
+    let root = engine.ok("docker info --format '{{.DockerRootDir}}'");
+    assert_eq!(root, engine.data_root().display().to_string());
+    let text = engine.ok("docker info");
+    for word in ["Storage Driver: overlay2", "Cgroup Driver: cgroupfs", "Runtimes:", "seccomp"] {
+        assert!(text.contains(word), "{word} is not in\n{text}");
+    }
+    let usage = engine.ok("docker system df --format '{{.Type}}|{{.TotalCount}}|{{.Active}}'");
+    assert!(
+        usage.contains("Images|1|1") && usage.contains("Containers|2|1") && usage.contains("Local Volumes|1|1"),
+        "{usage}"
+    );
+    assert!(engine.ok("docker system df -v").contains("vol"));
+    for api in ["1.24", "1.30", "1.40", "1.44"] {
+        assert_eq!(engine.ok(&format!("DOCKER_API_VERSION={api} docker ps -q | wc -l")), "1", "with API {api}");
+    }
+}
