@@ -33,9 +33,12 @@ pub(super) async fn dispatch(backends: &Backends, route: Route<'_>, mut request:
 }
 
 fn ping(body: Bytes) -> Reply {
+    let length = HeaderValue::from(body.len());
     let mut response = bare(StatusCode::OK, Body::Full(body));
     set_content_type(&mut response, "text/plain; charset=utf-8");
     let headers = response.headers_mut();
+    // Of an empty answer to HEAD, nobody else says it.
+    headers.insert(header::CONTENT_LENGTH, length);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
     // 1 is the classic builder: nobody is to look for BuildKit here.
