@@ -1,1 +1,30 @@
-//! What a checkpoint is: manifest, layout, store, pre-flight.
+//! What a checkpoint is on disk, and nothing of daemons.
+//!
+//! ```text
+//! <dir>/<name>/              complete or absent: made as <dir>/.staging-…/<name>, then renamed
+//!     manifest.json          what it is: written before the dump, so that after it nothing but the rename is left
+//!     *.img, config.json     CRIU's images, and docker-containerd's note of the options
+//!     rootfs.tar             the writable layer at that instant, overlay's markers as they are
+//!     shm.tar                the content of /dev/shm at that instant
+//!     criu.work/             CRIU's logs and statistics
+//! ```
+//!
+//! A checkpoint is hostile input: whoever hands us a directory may have made it. Names are checked, files are opened
+//! without following links, sizes are bounded, and nothing in it decides what a container may do: mounts, devices,
+//! capabilities and networks come from the container's own record.
+#![forbid(unsafe_code)]
+
+mod directory;
+mod error;
+mod host;
+mod manifest;
+
+pub use directory::{Directory, Found, Staging, check_name};
+pub use error::{Error, Result};
+pub use host::HostFacts;
+pub use manifest::{Address, Manifest, Measured};
+
+/// Name of the writable layer's capture, without `.tar`.
+pub const ROOTFS: &str = "rootfs";
+/// Name of `/dev/shm`'s capture, without `.tar`.
+pub const SHM: &str = "shm";

@@ -1,1 +1,109 @@
-//! The backends: containers, exec, checkpoints, images, volumes, networks, events, system.
+//! The daemon: what Docker's API does, behind the traits that crate `api` defines. One folder per noun.
+//!
+//! It sees no HTTP. It owns the containers' records and drives docker-containerd, the image store, the networks and the
+//! volumes. A request goes `api` → the backend trait → one file here that is named after the verb.
+#![forbid(unsafe_code)]
+
+pub mod checkpoints;
+pub mod config;
+pub mod containerd;
+pub mod containers;
+pub mod error;
+pub mod events;
+pub mod exec;
+pub mod images;
+pub mod networks;
+mod records;
+pub mod system;
+pub mod volumes;
+
+use std::sync::{Arc, Weak};
+
+use api::backend::Backends;
+use tokio_util::sync::CancellationToken;
+
+pub use config::Config;
+pub use error::{Error, Result};
+
+use crate::containerd::Containerd;
+use crate::containers::Containers;
+use crate::events::Events;
+use crate::exec::Execs;
+use crate::records::Records;
+use crate::volumes::Volumes;
+
+/// The daemon.
+pub struct Daemon {
+    /// How it is to be.
+    pub config: Config,
+    /// The engine's id, kept over restarts.
+    pub id: String,
+    /// When it was opened.
+    pub started_at: chrono::DateTime<chrono::Utc>,
+    pub(crate) containerd: Containerd,
+    pub(crate) containers: Containers,
+    pub(crate) execs: Execs,
+    pub(crate) images: ::images::Images,
+    pub(crate) networks: ::network::Networks,
+    pub(crate) volumes: Volumes,
+    pub(crate) events: Events,
+    pub(crate) records: Records,
+    /// Cancelled when the daemon begins to end.
+    pub(crate) stopping: CancellationToken,
+    /// Itself, for work that outlives a call.
+    this: Weak<Self>,
+}
+
+impl Daemon {
+    /// Opens the stores, finds the containers that run on, and follows docker-containerd's events. Nothing half-made
+    /// from before is left when it returns.
+    pub async fn open(config: Config, channel: tonic::transport::Channel) -> Result<Arc<Self>> {
+        use error::Context;
+        for dir in [&config.data_root, &config.exec_root] {
+            std::fs::create_dir_all(dir).context(|| format!("mkdir {}", dir.display()))?;
+        }
+        let records = Records::open(&config.data_root)?;
+        let data_root = config.data_root.clone();
+        let images = error::blocking(move || Ok(::images::Images::open(&data_root)?)).await?;
+        let networks = ::network::Networks::open(config.network.clone()).await?;
+        let id = records.setting("engine-id", system::new_engine_id)?;
+        let containers = Containers::load(&records)?;
+        let volumes = Volumes::open(&config.data_root, records.clone())?;
+        let daemon = Arc::new_cyclic(|this| Self {
+            id,
+            started_at: chrono::Utc::now(),
+            containerd: Containerd::new(channel),
+            containers,
+            execs: Execs::default(),
+            images,
+            networks,
+            volumes,
+            events: Events::default(),
+            records,
+            stopping: CancellationToken::new(),
+            this: this.clone(),
+            config,
+        });
+        daemon.clone().recover().await?;
+        Ok(daemon)
+    }
+
+    /// Itself, shared: a method is only ever called through an `Arc`.
+    #[expect(clippy::expect_used, reason = "`&self` came out of the only Arc, which therefore lives")]
+    pub(crate) fn arc(&self) -> Arc<Self> {
+        self.this.upgrade().expect("a daemon lives in an Arc")
+    }
+
+    /// The daemon as the API sees it.
+    pub fn backends(self: &Arc<Self>) -> Backends {
+        Backends {
+            containers: self.clone(),
+            exec: self.clone(),
+            checkpoints: self.clone(),
+            images: self.clone(),
+            networks: self.clone(),
+            volumes: self.clone(),
+            system: self.clone(),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Containers. `create`, `start`, `stop`, … are named after their verbs; [`state`] is the only place that says which state
+//! may follow which.
+
+mod archive;
+pub mod attach;
+mod backend;
+pub mod container;
+mod create;
+mod exit;
+pub mod health;
+mod index;
+mod inspect;
+mod list;
+mod logs;
+pub mod mounts;
+pub mod names;
+pub mod network;
+pub mod record;
+mod recover;
+mod remove;
+pub mod restart;
+mod shutdown;
+pub mod spec;
+mod start;
+pub mod state;
+mod stats;
+pub mod stdio;
+mod stop;
+mod top;
+mod update;
+mod validate;
+mod wait;
+
+pub(crate) use backend::detached;
+pub use container::Container;
+pub use index::Containers;
+pub(crate) use start::own_shm;
+
+use std::sync::Arc;
+
+use api::types::Map;
+
+use crate::Daemon;
+use crate::containers::record::Record;
+use crate::error::Result;
+
+impl Daemon {
+    /// A container by id, name or the start of an id.
+    pub fn container(&self, name: &str) -> Result<Arc<Container>> {
+        self.containers.get(name)
+    }
+
+    /// The directory of a container's own files.
+    pub fn container_dir(&self, id: &str) -> std::path::PathBuf {
+        self.config.data_root.join("containers").join(id)
+    }
+
+    /// Tells that something happened to a container.
+    pub fn container_event(&self, record: &Record, action: &str, more: &[(&str, String)]) {
+        let mut attributes: Map<String> = record.config.labels.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+        attributes.insert("image".into(), record.config.image.clone());
+        attributes.insert("name".into(), record.name.clone());
+        for (key, value) in more {
+            attributes.insert((*key).to_owned(), value.clone());
+        }
+        self.events.emit("container", action, &record.id, attributes);
+    }
+}

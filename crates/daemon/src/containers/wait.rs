@@ -1,0 +1,38 @@
+//! `wait`: registered at once, answered when the condition holds.
+
+use std::sync::Arc;
+
+use api::backend::WaitCondition;
+use api::types::{ContainerWaitResponse, WaitExitError};
+use futures::future::BoxFuture;
+
+use super::container::Container;
+use super::record::Record;
+
+/// The future ends when the condition holds. The container's present state is taken before this returns.
+pub fn wait(container: &Arc<Container>, condition: WaitCondition) -> BoxFuture<'static, ContainerWaitResponse> {
+    let mut watch = container.watch();
+    let exits = container.record().exits;
+    let removed = container.removed.clone();
+    Box::pin(async move {
+        let holds = |record: &Arc<Record>| match condition {
+            WaitCondition::NotRunning => !record.state.is_active(),
+            WaitCondition::NextExit => record.exits > exits,
+            WaitCondition::Removed => false,
+        };
+        // A container that is removed meanwhile will not exit again.
+        tokio::select! {
+            biased;
+            _ = watch.wait_for(holds) => {}
+            () = removed.cancelled() => {}
+        }
+        let record = watch.borrow().clone();
+        answer(&record)
+    })
+}
+
+fn answer(record: &Record) -> ContainerWaitResponse {
+    let message = record.state.error();
+    let error = (!message.is_empty()).then(|| WaitExitError { message: message.to_owned() });
+    ContainerWaitResponse { error, status_code: record.state.exit_code() }
+}

@@ -1,0 +1,1 @@
+//! Networks: the backend over crate `network`.

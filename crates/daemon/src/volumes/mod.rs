@@ -1,0 +1,5 @@
+//! Volumes of the `local` driver: a directory each, `<data root>/volumes/<name>/_data`.
+
+mod store;
+
+pub use store::{Volume, Volumes, check_name};
