@@ -216,3 +216,15 @@ fn the_last_words_on_a_terminal_are_not_lost() {
     assert!(all.ends_with(b"zend\r\n"));
     fixture.wait_for_shim();
 }
+
+#[test]
+fn output_that_nobody_can_ever_read_holds_nothing_up() {
+    let (mut fixture, mut client) = Fixture::begin(&["sh", "-c", "head -c 100000000 /dev/zero; head -c 100 /dev/zero"]);
+    let stdout = fixture.fifo("out");
+    client.create_and_start(Stdio { stdout: stdout.clone(), ..Stdio::default() });
+    std::thread::sleep(Duration::from_millis(200));
+    std::fs::remove_file(&stdout).unwrap();
+    assert_eq!(client.exit("init").status, 0);
+    assert_eq!(fixture.wait_for_shim(), 0);
+    assert!(!stdout.exists());
+}

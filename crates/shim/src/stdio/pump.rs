@@ -83,7 +83,7 @@ impl Output {
     pub(crate) fn look_for_reader(&mut self) {
         if let Some(sink) = self.sink.as_mut().filter(|sink| sink.is_readerless()) {
             sink.look_for_reader();
-            if !sink.is_readerless() {
+            if !sink.is_readerless() || self.wait == Wait::Nothing {
                 self.turn();
             }
         }

@@ -6,7 +6,8 @@
 //! * The shim holds a *write* end for as long as the process may write. What is in the FIFO outlives its reader, and
 //!   the next reader gets it.
 //! * **Nobody reads**: output goes to an unnamed spill file, at most [`SPILL_LIMIT_BYTES`], so that the container goes
-//!   on. Beyond that it waits, as with a slow reader; nothing is thrown away.
+//!   on. Beyond that it waits, as with a slow reader; nothing is thrown away, unless the FIFO has been removed, so
+//!   that nobody can ever come.
 //! * **A reader comes late**: it is given what the FIFO still held, then the spill, then what follows.
 //! * **A reader is slow**: the container waits for it.
 //! * **The process ended and nobody reads**: what is left is put into an ordinary file that takes the FIFO's name
@@ -150,6 +151,9 @@ impl Sink {
     pub(crate) fn take_terminal(&mut self, master: BorrowedFd<'_>) -> Step {
         if let Some(step) = self.before_taking() {
             return step;
+        }
+        if self.readerless && self.spill_is_full() {
+            return self.stuck(master);
         }
         // Nothing may be read that could not be put somewhere.
         if !self.readerless && !self.broken && !has_room(self.fd.as_fd()) {
@@ -303,6 +307,23 @@ impl Sink {
         self.spill.as_mut().ok_or_else(|| std::io::ErrorKind::NotFound.into())
     }
 
+    fn spill_is_full(&self) -> bool {
+        self.spill.as_ref().is_some_and(|spill| spill.written_bytes - spill.read_bytes >= SPILL_LIMIT_BYTES)
+    }
+
+    /// Waits for a reader, unless the FIFO has been removed and nobody can come any more.
+    fn stuck(&mut self, source: BorrowedFd<'_>) -> Step {
+        let same_file = |path: &rustix::fs::Stat, fd: &rustix::fs::Stat| path.st_ino == fd.st_ino;
+        match (rustix::fs::stat(&self.path), rustix::fs::fstat(&self.fd)) {
+            (Ok(path), Ok(fd)) if same_file(&path, &fd) => Step::Stuck,
+            _ => {
+                self.broken = true;
+                self.spill = None;
+                discard(source)
+            }
+        }
+    }
+
     fn keep(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         let spill = self.spill()?;
         spill.file.write_all_at(bytes, spill.written_bytes)?;
@@ -315,10 +336,10 @@ impl Sink {
         if self.spill.is_none() && matches!(rustix::io::ioctl_fionread(source), Ok(0)) {
             return if has_ended(source) { Step::SourceEnded } else { Step::SourceEmpty };
         }
-        let Ok(spill) = self.spill() else { return Step::Stuck };
-        if spill.written_bytes - spill.read_bytes >= SPILL_LIMIT_BYTES {
-            return Step::Stuck;
+        if self.spill_is_full() {
+            return self.stuck(source);
         }
+        let Ok(spill) = self.spill() else { return Step::Stuck };
         let end = Some(&mut spill.written_bytes);
         match rustix::pipe::splice(source, None, &spill.file, end, STEP_BYTES * 4, SpliceFlags::NONBLOCK) {
             Ok(0) => Step::SourceEnded,

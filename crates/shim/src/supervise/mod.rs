@@ -265,8 +265,9 @@ impl Shim {
         }
         let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok();
         let inotify = inotify.filter(|inotify| {
-            // Nobody can come to a FIFO that has been removed.
-            let watched = |path| inotify::add_watch(inotify, path, inotify::WatchFlags::OPEN);
+            // Nobody can come to a FIFO that has been removed, which is a change of its attributes.
+            let events = inotify::WatchFlags::OPEN | inotify::WatchFlags::ATTRIB;
+            let watched = |path| inotify::add_watch(inotify, path, events);
             wanted.iter().all(|path| matches!(watched(path), Ok(_) | Err(rustix::io::Errno::NOENT)))
         });
         self.reader_watch = Some(ReaderWatch { inotify, paths: wanted });
