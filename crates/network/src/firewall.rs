@@ -5,15 +5,15 @@
 //! if the kernel refuses it (someone flushed the ruleset) the whole table anew. It must never touch foreign tables.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ipnet::Ipv4Net;
 
+use crate::nfnetlink::{self, Batch};
 use crate::sys::lock;
 use crate::{Error, Protocol, Result};
 
@@ -114,7 +114,7 @@ impl Firewall {
         }
         let batch = applied.as_ref().and_then(|applied| port_changes(&self.table, applied, &wanted));
         if let Some(batch) = batch {
-            match nft(&batch) {
+            match batch.send() {
                 Ok(()) => {
                     *applied = Some(wanted);
                     return Ok(());
@@ -140,20 +140,20 @@ impl Firewall {
 }
 
 /// The batch from one port list to the next; `None` if more than ports has changed.
-fn port_changes(table: &str, from: &Rules, to: &Rules) -> Option<String> {
+fn port_changes(table: &str, from: &Rules, to: &Rules) -> Option<Batch> {
     if from.bridges != to.bridges {
         return None;
     }
-    let mut batch = String::new();
+    let mut batch = Batch::new();
+    let key = |port: &HostPort| nfnetlink::port_key(port.address, port.protocol, port.port);
     for (port, target) in &from.ports {
         if to.ports.get(port) != Some(target) {
-            let _ = writeln!(batch, "delete element ip {table} {} {{ {} }}", port.map(), port.key());
+            batch.delete_element(table, port.map(), &key(port));
         }
     }
     for (port, target) in &to.ports {
         if from.ports.get(port) != Some(target) {
-            let element = element(port, target);
-            let _ = writeln!(batch, "add element ip {table} {} {{ {element} }}", port.map());
+            batch.add_element(table, port.map(), &key(port), *target);
         }
     }
     Some(batch)
@@ -238,20 +238,7 @@ table ip {table} {{
     )
 }
 
-/// In the calling thread's namespace: leads 127.0.0.11:53 to the given sockets.
-pub(crate) fn redirect_name_service(udp: SocketAddr, tcp: SocketAddr) -> Result<()> {
-    let address = crate::files::NAME_SERVICE;
-    nft(&format!(
-        "add table ip dormouse_dns\ndelete table ip dormouse_dns\ntable ip dormouse_dns {{\n\
-         chain output {{\ntype nat hook output priority -100; policy accept;\n\
-         ip daddr {address} udp dport 53 dnat to {udp}\nip daddr {address} tcp dport 53 dnat to {tcp}\n}}\n}}\n"
-    ))
-}
-
 fn nft(batch: &str) -> Result<()> {
-    if batch.is_empty() {
-        return Ok(());
-    }
     let failed = |error: std::io::Error| Error::Firewall(format!("cannot run nft: {error}"));
     let mut child = Command::new("nft")
         .args(["-f", "-"])
@@ -311,22 +298,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_is_one_element() {
-        let port = |address: Option<&str>, port| HostPort {
-            address: address.map(|text| text.parse().unwrap()),
-            protocol: Protocol::Tcp,
-            port,
-        };
-        let target = ("172.17.0.2".parse().unwrap(), 80);
-        let mut from = Rules::default();
-        from.ports.insert(port(None, 8080), target);
-        let mut to = Rules::default();
-        to.ports.insert(port(Some("127.0.0.1"), 81), target);
-        assert_eq!(
-            port_changes("t", &from, &to).unwrap(),
-            "delete element ip t ports { tcp . 8080 }\n\
-             add element ip t ports_at { 127.0.0.1 . tcp . 81 : 172.17.0.2 . 80 }\n"
-        );
-        assert_eq!(port_changes("t", &to, &to).unwrap(), "");
+    fn the_table_holds_what_is_wanted() {
+        let mut rules = Rules::default();
+        let subnet = "10.9.0.0/24".parse().unwrap();
+        let open = BridgeRules { subnet, masquerade: true, internal: false, icc: true };
+        let shut = BridgeRules { subnet: "10.9.1.0/24".parse().unwrap(), masquerade: true, internal: true, icc: false };
+        rules.bridges.insert("br-a".to_owned(), open);
+        rules.bridges.insert("br-b".to_owned(), shut);
+        let port = HostPort { address: None, protocol: Protocol::Tcp, port: 8080 };
+        rules.ports.insert(port, ("10.9.0.2".parse().unwrap(), 80));
+        let text = whole_table("t", &rules);
+        for line in [
+            "set bridges { type ifname; elements = { \"br-a\", \"br-b\" }; }",
+            "set internal { type ifname; elements = { \"br-b\" }; }",
+            "set within { type ifname . ifname; elements = { \"br-a\" . \"br-a\" }; }",
+            "set outgoing { type ipv4_addr; flags interval; elements = { 10.9.0.0/24 }; }",
+            "elements = { tcp . 8080 : 10.9.0.2 . 80 }; }",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        assert!(port_changes("t", &rules, &Rules::default()).is_none());
     }
 }

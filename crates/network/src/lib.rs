@@ -14,6 +14,7 @@ mod ipam;
 mod model;
 mod netlink;
 mod networks;
+mod nfnetlink;
 mod ports;
 mod proxy;
 mod records;

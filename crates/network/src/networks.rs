@@ -128,24 +128,20 @@ impl Inner {
         Ok(())
     }
 
-    /// Undoes [`Self::bring_up`]. Deleting the device takes a grace period, so that is done behind the caller's back.
+    /// Undoes [`Self::bring_up`]. Waits until the device is gone, so that its name can be taken again.
     fn take_down(&self, network: &Network) {
-        self.firewall.remove_bridge(&network.bridge);
-        let inner = self.me.clone();
-        let bridge = network.bridge.clone();
-        self.runtime.spawn_blocking(move || {
-            let Some(inner) = inner.upgrade() else { return };
-            if let Err(error) = inner.firewall.sync() {
-                tracing::warn!(%error, bridge, "cannot remove the firewall rules of a bridge");
-            }
-            // A socket of its own: others need not wait for this one.
-            let deleted = Rtnl::open().and_then(|mut rtnl| rtnl.batch(vec![netlink::link_delete(&bridge)]));
-            if let Err(error) = deleted
-                && error.raw_os_error() != Some(nix::libc::ENODEV)
-            {
-                tracing::warn!(%error, bridge, "cannot delete a bridge");
-            }
-        });
+        let bridge = &network.bridge;
+        self.firewall.remove_bridge(bridge);
+        if let Err(error) = self.firewall.sync() {
+            tracing::warn!(%error, bridge, "cannot remove the firewall rules of a bridge");
+        }
+        // A socket of its own: starting containers need not wait for this one.
+        let deleted = Rtnl::open().and_then(|mut rtnl| rtnl.batch(vec![netlink::link_delete(bridge)]));
+        if let Err(error) = deleted
+            && error.raw_os_error() != Some(nix::libc::ENODEV)
+        {
+            tracing::warn!(%error, bridge, "cannot delete a bridge");
+        }
     }
 
     /// Takes all bridges and rules off the host.

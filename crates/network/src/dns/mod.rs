@@ -9,7 +9,7 @@ mod forward;
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::files::NAME_SERVICE;
-use crate::{Error, Result, firewall, sandbox};
+use crate::{Error, Result, nfnetlink, sandbox};
 
 /// Queries of one container in flight to real servers; more get SERVFAIL at once.
 const FORWARDS_MAX: usize = 256;
@@ -28,6 +28,8 @@ const FORWARDS_MAX: usize = 256;
 const CONNECTIONS_MAX: usize = 32;
 /// A silent TCP connection ends after this.
 const TCP_IDLE: Duration = Duration::from_secs(10);
+/// The table in the container's namespace.
+const RULES_TABLE: &str = "dormouse_dns";
 /// Queries larger than this are not looked at.
 const QUERY_MAX_BYTES: usize = 4096;
 
@@ -66,11 +68,20 @@ impl Sockets {
             let port = if with_rules { 0 } else { 53 };
             let (udp, tcp) = bind_here(port).map_err(at)?;
             if with_rules {
-                let local = |address: io::Result<SocketAddr>| address.map_err(Error::io("name service in sandbox"));
-                firewall::redirect_name_service(local(udp.local_addr())?, local(tcp.local_addr())?)?;
+                let from = SocketAddrV4::new(NAME_SERVICE, 53);
+                let redirected = local(udp.local_addr())
+                    .and_then(|udp| nfnetlink::redirect(RULES_TABLE, from, udp, local(tcp.local_addr())?));
+                redirected.map_err(Error::io("name service rules in sandbox"))?;
             }
             Ok(Self { udp, tcp })
         })
+    }
+}
+
+fn local(address: io::Result<SocketAddr>) -> io::Result<SocketAddrV4> {
+    match address? {
+        SocketAddr::V4(address) => Ok(address),
+        SocketAddr::V6(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
     }
 }
 
