@@ -37,6 +37,12 @@ impl<R: Read> DigestReader<R> {
         io::copy(&mut self, &mut io::sink())?;
         Ok((hex(&self.hash.finalize()), self.bytes))
     }
+
+    /// Reads to the end, then gives the digest in hexadecimal and the inner reader.
+    pub fn into_parts(mut self) -> io::Result<(String, R)> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok((hex(&self.hash.finalize()), self.inner))
+    }
 }
 
 impl<R: Read> Read for DigestReader<R> {

@@ -61,7 +61,7 @@ impl Root {
     }
 
     /// Opens the directory `path`, making what is missing of it with mode 0755, owned by root.
-    pub(crate) fn ensure_dir(&self, path: &[u8]) -> Result<OwnedFd> {
+    pub fn ensure_dir(&self, path: &[u8]) -> Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let what = || format!("open directory {:?}", String::from_utf8_lossy(path));
         match self.open_path(path, flags) {

@@ -30,6 +30,9 @@ pub struct UnpackOptions {
     pub limits: Limits,
     /// Whether devices may be made. Off: they are refused.
     pub devices: bool,
+    /// Refuse links that name an absolute path or climb out of the directory, although following them here would stay
+    /// inside: for archives that have no business with such links.
+    pub contained_links: bool,
     /// Set the archive's owners. Off: everything belongs to [`UnpackOptions::owner`].
     pub archive_owners: bool,
     /// The owner when the archive's are not used.
@@ -46,6 +49,7 @@ impl Default for UnpackOptions {
             whiteouts: Whiteouts::None,
             limits: Limits::default(),
             devices: true,
+            contained_links: false,
             archive_owners: true,
             owner: (0, 0),
             keep_types: false,
@@ -112,6 +116,9 @@ impl Unpacker<'_> {
         }
         if matches!(entry.kind, EntryKind::CharDevice | EntryKind::BlockDevice) && !self.options.devices {
             return Err(Error::Forbidden { path: entry.display(), what: entry.kind.describe() });
+        }
+        if self.options.contained_links && !link_is_contained(entry, parent_path) {
+            return Err(escape(entry, "it links to outside"));
         }
         let parent = self.take_parent(parent_path)?;
         let replaced = self.free_name(entry, parent.1.as_fd(), name)?;
@@ -344,6 +351,25 @@ enum Name {
 
 fn is_dir(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+/// Whether a link's target, by its letters, is below the root. Hard links name paths from the root, symbolic ones from
+/// where they are.
+fn link_is_contained(entry: &Entry, parent: &[u8]) -> bool {
+    let mut depth = match entry.kind {
+        EntryKind::Symlink => parent.split(|&b| b == b'/').filter(|part| !part.is_empty()).count(),
+        EntryKind::HardLink => 0,
+        _ => return true,
+    };
+    for part in entry.link.split(|&b| b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." if depth == 0 => return false,
+            b".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    !entry.link.starts_with(b"/")
 }
 
 fn escape(entry: &Entry, why: &'static str) -> Error {
