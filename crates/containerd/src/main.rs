@@ -1,2 +1,68 @@
-//! docker-containerd: the supervisor, its gRPC service, and the small client.
-fn main() {}
+//! docker-containerd: parses the flags, sets up logging and a small runtime, runs the daemon.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use containerd::cli::{Cli, version_line};
+use tracing::error;
+
+/// The owner of the table and whoever talks to it; nothing that computes.
+const WORKERS: usize = 2;
+const STACK_BYTES: usize = 512 * 1024;
+/// Threads for files; they come and go.
+const MAX_FILE_THREADS: usize = 16;
+const FILE_THREAD_IDLE: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A printed page is the best that can be done here.
+            let _ = error.print();
+            return if error.kind() == ErrorKind::DisplayHelp { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+    };
+    if cli.version {
+        println!("{}", version_line());
+        return ExitCode::SUCCESS;
+    }
+    let (level, complaint) = cli.level();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .compact()
+        .init();
+    if let Some(complaint) = complaint {
+        eprintln!("{complaint}");
+    }
+    // Takes variables out of the environment, so it has to come before any thread.
+    let activated = listeners::Activated::from_env();
+    containerd::raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(MAX_FILE_THREADS)
+        .thread_keep_alive(FILE_THREAD_IDLE)
+        .thread_stack_size(STACK_BYTES)
+        .enable_all()
+        .build();
+    let result = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(containerd::run(cli, activated));
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            result
+        }
+        Err(error) => Err(error.into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

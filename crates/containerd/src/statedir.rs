@@ -1,0 +1,512 @@
+//! The state directory: what a docker-containerd that is started again needs to know of what was running.
+//!
+//! ```text
+//! <state-dir>/events.log
+//! <state-dir>/<id>/state.json  shim.sock  shim-log.json
+//! <state-dir>/<id>/<pid>/      pid = init or the exec's id
+//!     process.json  pid  starttime  exitStatus  log.json  announced
+//! <state-dir>/.gone-<id>-<n>/  a container that has ended and whose exit is being announced
+//! ```
+//!
+//! Every file is written to a temporary name and renamed. Nothing is fsynced: after a power failure no container runs.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use containerd_api::types;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::process::HostProcess;
+
+/// The name of a container's first process.
+pub const INIT: &str = "init";
+const GONE_PREFIX: &str = ".gone-";
+/// process.json holds arguments and environment; the kernel's own limit for both is 2 MiB.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// `state.json`: how a container was asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerRecord {
+    /// The bundle's directory.
+    pub bundle: PathBuf,
+    /// Stored and returned.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub labels: Vec<String>,
+    /// Always empty, as in the original.
+    #[serde(default)]
+    pub stdin: String,
+    /// Always empty, as in the original.
+    #[serde(default)]
+    pub stdout: String,
+    /// Always empty, as in the original.
+    #[serde(default)]
+    pub stderr: String,
+    /// Name or path of the runtime.
+    pub runtime: String,
+    /// Its global arguments.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub runtime_args: Vec<String>,
+    /// Name or path of the shim.
+    #[serde(default)]
+    pub shim: String,
+    /// Pass `--no-pivot`.
+    #[serde(default)]
+    pub no_pivot_root: bool,
+    /// After every event before this container and before every event about it.
+    #[serde(default)]
+    pub created: DateTime<Utc>,
+}
+
+/// `process.json`: the OCI process with what the supervisor adds. The runtime reads the same file for `exec`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessRecord {
+    /// The OCI process.
+    #[serde(flatten)]
+    pub spec: Map<String, Value>,
+    /// Not the first process.
+    #[serde(default)]
+    pub exec: bool,
+    /// Path of its standard input.
+    #[serde(default)]
+    pub containerd_stdin: String,
+    /// Path of its standard output.
+    #[serde(default)]
+    pub containerd_stdout: String,
+    /// Path of its standard error.
+    #[serde(default)]
+    pub containerd_stderr: String,
+    /// As in the container's record.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub runtime_args: Vec<String>,
+    /// As in the container's record.
+    #[serde(default)]
+    pub no_pivot_root: bool,
+    /// The checkpoint it was restored from, or empty.
+    #[serde(default)]
+    pub checkpoint: String,
+    /// Host id of the container's root.
+    #[serde(default, rename = "rootUID")]
+    pub root_uid: u32,
+    /// Host id of its group.
+    #[serde(default, rename = "rootGID")]
+    pub root_gid: u32,
+    /// After every event before this process and before every event about it.
+    #[serde(default)]
+    pub created: DateTime<Utc>,
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// One container's directory.
+#[derive(Debug, Clone)]
+pub struct ContainerDir(PathBuf);
+
+/// One process's directory.
+#[derive(Debug, Clone)]
+pub struct ProcessDir(PathBuf);
+
+/// The whole state directory.
+#[derive(Debug, Clone)]
+pub struct StateDir(PathBuf);
+
+/// What was found in the state directory.
+#[derive(Debug)]
+pub enum Found {
+    /// A container by its id.
+    Container(String, ContainerDir),
+    /// A container that had ended, by its id.
+    Gone(String, ContainerDir),
+}
+
+impl StateDir {
+    /// Opens the state directory, and makes it if need be.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn open(path: &Path) -> Result<StateDir> {
+        DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(Error::path("mkdir", path))?;
+        let path = path.canonicalize().map_err(Error::path("stat", path))?;
+        Ok(StateDir(path))
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The directory of the container `id`, whether it exists or not.
+    pub fn container(&self, id: &str) -> ContainerDir {
+        ContainerDir(self.0.join(id))
+    }
+
+    /// Every container that left something here.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn list(&self) -> Result<Vec<Found>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.0).map_err(Error::path("open", &self.0))?.flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if !entry.file_type().is_ok_and(|t| t.is_dir()) {
+                continue;
+            }
+            let dir = ContainerDir(entry.path());
+            match name.strip_prefix(GONE_PREFIX).and_then(|rest| rest.rsplit_once('-')) {
+                Some((id, _)) => found.push(Found::Gone(id.to_owned(), dir)),
+                None if crate::names::container_id(&self.0, &name).is_ok() => {
+                    found.push(Found::Container(name, dir));
+                }
+                None => {}
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl ContainerDir {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The directory of the process `pid`, whether it exists or not.
+    pub fn process(&self, pid: &str) -> ProcessDir {
+        ProcessDir(self.0.join(pid))
+    }
+
+    /// Makes the directory and its record.
+    ///
+    /// # Errors
+    /// When the directory exists or cannot be made.
+    pub fn create(&self, record: &ContainerRecord) -> Result<()> {
+        make_dir(&self.0)?;
+        write_json(&self.0.join("state.json"), record)
+    }
+
+    /// How the container was asked for.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn record(&self) -> Result<ContainerRecord> {
+        read_json(&self.0.join("state.json"))
+    }
+
+    /// The names of its processes.
+    pub fn processes(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.0) else { return Vec::new() };
+        entries
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| crate::names::process_id(name).is_ok())
+            .collect()
+    }
+
+    /// Moves the directory out of the way, so that the id is free again while nothing is forgotten yet.
+    ///
+    /// # Errors
+    /// When the rename failed.
+    pub fn retire(&self, created: DateTime<Utc>) -> Result<ContainerDir> {
+        let name = self.0.file_name().unwrap_or_default().to_string_lossy();
+        let unique = created.timestamp_nanos_opt().unwrap_or_default();
+        let retired = self.0.with_file_name(format!("{GONE_PREFIX}{name}-{unique}"));
+        fs::rename(&self.0, &retired).map_err(Error::path("rename", &self.0))?;
+        Ok(ContainerDir(retired))
+    }
+
+    /// Removes the directory; that it does not exist is fine.
+    ///
+    /// # Errors
+    /// When something could not be removed.
+    pub fn remove(&self) -> Result<()> {
+        remove_tree(&self.0)
+    }
+}
+
+impl ProcessDir {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes the directory and its record.
+    ///
+    /// # Errors
+    /// When the directory exists or cannot be made.
+    pub fn create(&self, record: &ProcessRecord) -> Result<()> {
+        make_dir(&self.0)?;
+        write_json(&self.0.join("process.json"), record)
+    }
+
+    /// How the process was asked for.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn record(&self) -> Result<ProcessRecord> {
+        read_json(&self.0.join("process.json"))
+    }
+
+    /// Notes when the process that has this pid started.
+    ///
+    /// # Errors
+    /// When the process is gone or the file cannot be written.
+    pub fn note_process(&self, pid: i32) -> Result<HostProcess> {
+        let process = HostProcess::of(pid)?;
+        write(&self.0.join("starttime"), process.start_time.to_string().as_bytes())?;
+        Ok(process)
+    }
+
+    /// The process on the host, if the runtime had made it. Without a noted start time, whoever has the pid now.
+    pub fn host_process(&self) -> Option<HostProcess> {
+        let pid = fs::read_to_string(self.0.join("pid")).ok()?.trim().parse().ok().filter(|pid| *pid > 0)?;
+        match fs::read_to_string(self.0.join("starttime")) {
+            Ok(text) => Some(HostProcess { pid, start_time: text.trim().parse().ok()? }),
+            Err(_) => HostProcess::of(pid).ok(),
+        }
+    }
+
+    /// The exit status that the shim has written; 255 when what it wrote cannot be read.
+    pub fn exit_status(&self) -> Option<u32> {
+        let text = fs::read(self.0.join("exitStatus")).ok()?;
+        let status = std::str::from_utf8(&text).ok().and_then(|t| t.trim().parse().ok()).filter(|s| *s <= 255);
+        Some(status.unwrap_or(255))
+    }
+
+    /// Writes the exit status in the place of a shim that could not.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_exit_status(&self, status: u32) -> Result<()> {
+        write(&self.0.join("exitStatus"), status.to_string().as_bytes())
+    }
+
+    /// Notes that the start of this process was announced.
+    pub fn mark_announced(&self) {
+        // The journal says so as well; this only outlives the journal's being cut.
+        if let Err(error) = fs::write(self.0.join("announced"), b"") {
+            tracing::warn!(%error, dir = %self.0.display(), "cannot note that a process was announced");
+        }
+    }
+
+    /// Whether [`ProcessDir::mark_announced`] was called.
+    pub fn is_announced(&self) -> bool {
+        self.0.join("announced").exists()
+    }
+
+    /// Moves the directory out of the way, so that its name is free again.
+    ///
+    /// # Errors
+    /// When the rename failed.
+    pub fn retire(&self) -> Result<ProcessDir> {
+        let name = self.0.file_name().unwrap_or_default().to_string_lossy();
+        let unique = Utc::now().timestamp_nanos_opt().unwrap_or_default();
+        let retired = self.0.with_file_name(format!("{GONE_PREFIX}{name}-{unique}"));
+        fs::rename(&self.0, &retired).map_err(Error::path("rename", &self.0))?;
+        Ok(ProcessDir(retired))
+    }
+
+    /// Removes the directory; that it does not exist is fine.
+    ///
+    /// # Errors
+    /// When something could not be removed.
+    pub fn remove(&self) -> Result<()> {
+        remove_tree(&self.0)
+    }
+}
+
+/// The retired processes of a container: name and directory.
+pub fn retired_processes(container: &ContainerDir) -> Vec<(String, ProcessDir)> {
+    let Ok(entries) = fs::read_dir(container.path()) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let (process, _) = name.strip_prefix(GONE_PREFIX)?.rsplit_once('-')?;
+            Some((process.to_owned(), ProcessDir(entry.path())))
+        })
+        .collect()
+}
+
+fn make_dir(path: &Path) -> Result<()> {
+    DirBuilder::new().mode(0o755).create(path).map_err(Error::path("mkdir", path))
+}
+
+/// Removes a directory and everything below it; that it does not exist is fine.
+///
+/// # Errors
+/// When something could not be removed.
+pub fn remove_tree(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(Error::path("remove", path)),
+    }
+}
+
+/// Writes a file whole or not at all.
+///
+/// # Errors
+/// When it could not be written.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    fs::write(&temporary, bytes).map_err(Error::path("write", &temporary))?;
+    fs::rename(&temporary, path).map_err(Error::path("rename", path))
+}
+
+/// Writes a value as JSON, whole or not at all.
+///
+/// # Errors
+/// When it could not be written.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let bytes =
+        serde_json::to_vec(value).map_err(|e| Error::Path { op: "encode", path: path.into(), source: e.into() })?;
+    write(path, &bytes)
+}
+
+/// Reads a value from JSON.
+///
+/// # Errors
+/// When the file cannot be read or is not of this shape.
+pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
+    let bytes = crate::bundle::read_bounded(path, MAX_FILE_BYTES)?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::BadBundle { path: path.to_path_buf(), why: e.to_string() })
+}
+
+impl ProcessRecord {
+    /// Whether it has a terminal.
+    pub fn terminal(&self) -> bool {
+        self.spec.get("terminal").and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    /// Its stdio, for the shim.
+    pub fn stdio(&self) -> shim::protocol::Stdio {
+        shim::protocol::Stdio {
+            stdin: PathBuf::from(&self.containerd_stdin),
+            stdout: PathBuf::from(&self.containerd_stdout),
+            stderr: PathBuf::from(&self.containerd_stderr),
+            terminal: self.terminal(),
+            uid: self.root_uid,
+            gid: self.root_gid,
+        }
+    }
+
+    /// As `State` shows it.
+    pub fn to_api(&self, pid: &str, system_pid: u32) -> types::Process {
+        let text = |key: &str| self.spec.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let number = |value: Option<&Value>| value.and_then(Value::as_u64).unwrap_or(0);
+        let small = |value: Option<&Value>| u32::try_from(number(value)).unwrap_or(0);
+        let user = self.spec.get("user");
+        let list = |key: &str| user.and_then(|u| u.get(key)).and_then(Value::as_array);
+        let rlimits = self.spec.get("rlimits").and_then(Value::as_array);
+        types::Process {
+            pid: pid.to_owned(),
+            terminal: self.terminal(),
+            user: Some(types::User {
+                uid: small(user.and_then(|u| u.get("uid"))),
+                gid: small(user.and_then(|u| u.get("gid"))),
+                additional_gids: list("additionalGids").into_iter().flatten().map(|gid| small(Some(gid))).collect(),
+            }),
+            args: strings(self.spec.get("args")),
+            env: strings(self.spec.get("env")),
+            cwd: text("cwd"),
+            system_pid,
+            stdin: self.containerd_stdin.clone(),
+            stdout: self.containerd_stdout.clone(),
+            stderr: self.containerd_stderr.clone(),
+            capabilities: strings(self.spec.get("capabilities").and_then(|c| c.get("bounding"))),
+            apparmor_profile: text("apparmorProfile"),
+            selinux_label: text("selinuxLabel"),
+            no_new_privileges: self.spec.get("noNewPrivileges").and_then(Value::as_bool).unwrap_or(false),
+            rlimits: rlimits
+                .into_iter()
+                .flatten()
+                .map(|limit| types::Rlimit {
+                    r#type: limit.get("type").and_then(Value::as_str).unwrap_or_default().to_owned(),
+                    soft: number(limit.get("soft")),
+                    hard: number(limit.get("hard")),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn strings(value: Option<&Value>) -> Vec<String> {
+    let list = value.and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_originals_state_is_read() {
+        let text = r#"{"bundle":"/b","labels":null,"stdin":"","stdout":"","stderr":"","runtime":"runc",
+            "runtimeArgs":null,"shim":"containerd-shim","noPivotRoot":false}"#;
+        let record: ContainerRecord = serde_json::from_str(text).unwrap();
+        assert_eq!(record.runtime, "runc");
+        assert!(record.labels.is_empty());
+    }
+
+    #[test]
+    fn a_process_record_is_also_an_oci_process() {
+        let text = r#"{"terminal":true,"user":{"uid":1,"gid":2,"additionalGids":[3]},"args":["a"],"env":["B=c"],
+            "cwd":"/","capabilities":{"bounding":["CAP_KILL"]},"rlimits":[{"type":"RLIMIT_CORE","soft":1,"hard":2}],
+            "noNewPrivileges":true,"exec":true,"containerdStdin":"/in","rootUID":5,"unknown":[1]}"#;
+        let record: ProcessRecord = serde_json::from_str(text).unwrap();
+        let api = record.to_api("x", 9);
+        assert_eq!((api.system_pid, api.terminal, api.no_new_privileges), (9, true, true));
+        assert_eq!(api.user.unwrap().additional_gids, [3]);
+        assert_eq!(api.capabilities, ["CAP_KILL"]);
+        assert_eq!(api.rlimits[0].hard, 2);
+        assert_eq!(record.stdio().uid, 5);
+        let again: Value = serde_json::to_value(&record).unwrap();
+        assert_eq!(again["args"][0], "a");
+        assert_eq!(again["unknown"][0], 1);
+        assert_eq!(again["exec"], true);
+    }
+
+    #[test]
+    fn an_unreadable_exit_status_is_255() {
+        let dir = tempfile::tempdir().unwrap();
+        let process = ProcessDir(dir.path().to_path_buf());
+        assert_eq!(process.exit_status(), None);
+        for (text, status) in [("0", 0), ("137\n", 137), ("%!u(uint32=255)", 255), ("", 255), ("-1", 255), ("999", 255)]
+        {
+            fs::write(dir.path().join("exitStatus"), text).unwrap();
+            assert_eq!(process.exit_status(), Some(status), "{text}");
+        }
+    }
+
+    #[test]
+    fn retired_containers_are_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        for id in ["a", "b-c"] {
+            fs::create_dir(state.container(id).path()).unwrap();
+        }
+        fs::write(dir.path().join("events.log"), "").unwrap();
+        state.container("b-c").retire(Utc::now()).unwrap();
+        let mut found: Vec<_> = state
+            .list()
+            .unwrap()
+            .into_iter()
+            .map(|f| match f {
+                Found::Container(id, _) => (id, false),
+                Found::Gone(id, _) => (id, true),
+            })
+            .collect();
+        found.sort();
+        assert_eq!(found, [("a".to_owned(), false), ("b-c".to_owned(), true)]);
+    }
+}

@@ -1,0 +1,265 @@
+//! Checkpoints as docker-containerd sees them: directories with CRIU images and a `config.json`.
+//!
+//! `config.json` is written last and by a rename: a directory without one is not a checkpoint but what is left of an
+//! attempt, is not listed, and does not stand in the way of the next attempt.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use containerd_api::types;
+use serde::{Deserialize, Serialize};
+use shim::protocol::Call;
+use tracing::warn;
+
+use super::Shared;
+use super::container::Container;
+use crate::error::{Error, Result};
+use crate::statedir;
+
+const RECORD_NAME: &str = "config.json";
+/// What our runtime measures, in the image or work directory.
+const STATS_NAME: &str = "dormouse-stats.json";
+const MAX_STATS_BYTES: u64 = 1 << 20;
+
+/// `config.json` of a checkpoint.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    #[serde(default)]
+    created: DateTime<Utc>,
+    name: String,
+    #[serde(default)]
+    tcp: bool,
+    #[serde(default)]
+    unix_sockets: bool,
+    #[serde(default)]
+    shell: bool,
+    #[serde(default)]
+    exit: bool,
+    #[serde(default, rename = "emptyNS", skip_serializing_if = "Vec::is_empty")]
+    empty_ns: Vec<String>,
+    /// The runtime chose the options and stored them with the images.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    auto: bool,
+}
+
+impl Record {
+    fn args(&self) -> Vec<String> {
+        let flags =
+            [(self.shell, "--shell-job"), (self.tcp, "--tcp-established"), (self.unix_sockets, "--ext-unix-sk")];
+        let mut args: Vec<String> = flags.iter().filter(|(on, _)| *on).map(|(_, flag)| (*flag).to_owned()).collect();
+        for ns in &self.empty_ns {
+            args.extend(["--empty-ns".to_owned(), ns.clone()]);
+        }
+        args
+    }
+
+    /// The options of `restore`; `--auto` when the images say how.
+    pub fn restore_args(&self, auto: bool) -> Vec<String> {
+        if auto || self.auto { vec!["--auto".to_owned()] } else { self.args() }
+    }
+}
+
+/// Where the checkpoints of a bundle are: `dir`, or `checkpoints` in the bundle.
+///
+/// # Errors
+/// When `dir` is not absolute.
+pub fn directory(bundle: &Path, dir: &str) -> Result<PathBuf> {
+    let dir = if dir.is_empty() { bundle.join("checkpoints") } else { PathBuf::from(dir) };
+    if dir.is_absolute() {
+        return Ok(dir);
+    }
+    Err(Error::InvalidName { what: "checkpoint directory", name: dir.to_string_lossy().into_owned() })
+}
+
+/// The record of the checkpoint in this directory.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub fn read_record(checkpoint: &Path) -> Result<Record> {
+    statedir::read_json(&checkpoint.join(RECORD_NAME))
+}
+
+/// What the runtime measured, from the first of its directories that has it; empty when it measured nothing.
+pub fn stats(work_path: &Path, image_path: &Path) -> String {
+    let read = |dir: &Path| crate::bundle::read_bounded(&dir.join(STATS_NAME), MAX_STATS_BYTES).ok();
+    let bytes = read(work_path).or_else(|| read(image_path)).unwrap_or_default();
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+/// Makes a checkpoint of a running container; returns what the runtime measured.
+pub async fn create(
+    shared: &Arc<Shared>,
+    container: &Arc<Container>,
+    request: types::CreateCheckpointRequest,
+) -> Result<String> {
+    let options = request.checkpoint.ok_or_else(|| Error::InvalidParameter("checkpoint is missing".into()))?;
+    let _busy = shared.activity.begin(format!("checkpoint {} of container {}", options.name, container.id()));
+    let _changing = container.changing.lock().await;
+    let dir = directory(&container.record.bundle, &request.checkpoint_dir)?;
+    let runtime_chooses = options.auto && container.runtime.chooses_checkpoint_options().await;
+    let record = Record {
+        created: Utc::now(),
+        name: options.name.clone(),
+        tcp: options.tcp,
+        unix_sockets: options.unix_sockets,
+        shell: options.shell,
+        exit: options.exit,
+        empty_ns: options.empty_ns.clone(),
+        auto: runtime_chooses,
+    };
+    let image_path = {
+        let name = options.name.clone();
+        spawn_blocking(move || make_directory(&dir, &name)).await?
+    };
+    let work_path = image_path.join("criu.work");
+    let mut args = vec!["--image-path".to_owned(), utf8(&image_path)?, "--work-path".to_owned(), utf8(&work_path)?];
+    if !options.exit {
+        args.push("--leave-running".to_owned());
+    }
+    if runtime_chooses {
+        args.push("--auto".to_owned());
+        for capture in &options.capture {
+            args.extend(["--capture".to_owned(), format!("{}={}", capture.name, capture.path)]);
+        }
+    } else {
+        args.extend(record.args());
+        if !options.capture.is_empty() {
+            warn!(id = container.id(), "this runtime cannot capture files while the container is frozen");
+        }
+    }
+    let result = match container.shim() {
+        Ok(shim) => shim.call(Call::Checkpoint { args }).await,
+        Err(error) => Err(error),
+    };
+    spawn_blocking(move || {
+        let finished = result.and_then(|_| statedir::write_json(&image_path.join(RECORD_NAME), &record));
+        match finished {
+            Ok(()) => Ok(stats(&work_path, &image_path)),
+            Err(error) => {
+                if let Err(error) = statedir::remove_tree(&image_path) {
+                    warn!(%error, "cannot remove what is left of a failed checkpoint");
+                }
+                Err(error)
+            }
+        }
+    })
+    .await
+}
+
+/// Makes `<dir>/<name>`; one that holds only a failed attempt is made afresh.
+fn make_directory(dir: &Path, name: &str) -> Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut builder = fs::DirBuilder::new();
+    builder.mode(0o755).recursive(true).create(dir).map_err(Error::path("mkdir", dir))?;
+    if name.is_empty() {
+        return Err(Error::exists(dir));
+    }
+    crate::names::checkpoint(name)?;
+    let path = dir.join(name);
+    let make = || fs::DirBuilder::new().mode(0o755).create(&path);
+    match make() {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && is_left_over(&path) => {
+            warn!(path = %path.display(), "removing what is left of a checkpoint that was never finished");
+            statedir::remove_tree(&path)?;
+            make()
+        }
+        other => other,
+    }
+    .map_err(Error::path("mkdir", &path))?;
+    Ok(path)
+}
+
+/// Only a directory of ours: CRIU's work directory is in it, or nothing at all.
+fn is_left_over(path: &Path) -> bool {
+    let is_dir = fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
+    let is_empty = || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    is_dir && !path.join(RECORD_NAME).exists() && (path.join("criu.work").exists() || is_empty())
+}
+
+/// Removes a checkpoint; one that does not exist is fine.
+pub async fn delete(container: &Arc<Container>, request: types::DeleteCheckpointRequest) -> Result<()> {
+    let dir = directory(&container.record.bundle, &request.checkpoint_dir)?;
+    if request.name.is_empty() {
+        return Err(Error::EmptyCheckpointName);
+    }
+    crate::names::checkpoint(&request.name)?;
+    let _changing = container.changing.lock().await;
+    spawn_blocking(move || statedir::remove_tree(&dir.join(request.name))).await
+}
+
+/// Every whole checkpoint in the directory, sorted by name.
+pub async fn list(
+    container: &Arc<Container>,
+    request: types::ListCheckpointRequest,
+) -> Result<types::ListCheckpointResponse> {
+    let dir = directory(&container.record.bundle, &request.checkpoint_dir)?;
+    let checkpoints = spawn_blocking(move || {
+        let entries = fs::read_dir(&dir).map_err(Error::path("open", &dir))?;
+        let mut records: Vec<Record> = entries
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
+            .filter_map(|entry| read_record(&entry.path()).ok())
+            .collect();
+        records.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(records)
+    })
+    .await?;
+    let checkpoints = checkpoints
+        .into_iter()
+        .map(|record| types::Checkpoint {
+            name: record.name,
+            tcp: record.tcp,
+            shell: record.shell,
+            unix_sockets: record.unix_sockets,
+            ..types::Checkpoint::default()
+        })
+        .collect();
+    Ok(types::ListCheckpointResponse { checkpoints })
+}
+
+fn utf8(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| Error::InvalidParameter("checkpointDir is not UTF-8".into()))
+}
+
+async fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Closing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_is_the_originals() {
+        let text = r#"{"created":"2017-03-01T10:00:00.5Z","name":"cp1","tcp":true,"unixSockets":true,"shell":false,
+            "exit":false,"emptyNS":["network"]}"#;
+        let record: Record = serde_json::from_str(text).unwrap();
+        assert_eq!(record.args(), ["--tcp-established", "--ext-unix-sk", "--empty-ns", "network"]);
+        assert_eq!(record.restore_args(true), ["--auto"]);
+        let again = serde_json::to_value(&record).unwrap();
+        assert_eq!(again["emptyNS"][0], "network");
+        assert!(again.get("auto").is_none());
+    }
+
+    #[test]
+    fn a_left_over_gives_way_and_a_checkpoint_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = make_directory(dir.path(), "cp1").unwrap();
+        fs::create_dir(path.join("criu.work")).unwrap();
+        fs::write(path.join("pages-1.img"), "x").unwrap();
+        make_directory(dir.path(), "cp1").unwrap();
+        assert!(!path.join("pages-1.img").exists());
+        fs::write(path.join(RECORD_NAME), "{}").unwrap();
+        let text = make_directory(dir.path(), "cp1").unwrap_err().to_string();
+        assert_eq!(text, format!("mkdir {}: file exists", path.display()));
+        let text = make_directory(dir.path(), "").unwrap_err().to_string();
+        assert_eq!(text, format!("mkdir {}: file exists", dir.path().display()));
+        assert!(make_directory(dir.path(), "../esc").is_err());
+        fs::create_dir(dir.path().join("other")).unwrap();
+        fs::write(dir.path().join("other/precious"), "x").unwrap();
+        assert!(make_directory(dir.path(), "other").is_err(), "somebody else's directory is not removed");
+    }
+}

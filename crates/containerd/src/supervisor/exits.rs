@@ -1,0 +1,125 @@
+//! The end of a container: once its first process is gone, or its shim was killed.
+//!
+//! The order matters. The state directory is moved aside *before* the exit is announced, because whoever hears of it may use
+//! the id again at once; and it is only removed *after*, because a docker-containerd that dies in between must find it
+//! and announce the exit in its place.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tracing::{error, warn};
+
+use super::Shared;
+use super::container::Container;
+use crate::metrics::Metrics;
+use crate::process::{HostProcess, ended};
+use crate::statedir::{ContainerDir, INIT, ProcessDir};
+
+/// How long a shim may take to end after it has reported the exit.
+const SHIM_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a killed process may take to die.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// The status of a process whose end nobody saw.
+pub const UNKNOWN_STATUS: u32 = 255;
+/// The status of a process that was killed.
+const KILLED_STATUS: u32 = 137;
+
+/// A container of which nothing is left but its exits to announce.
+#[derive(Debug)]
+pub struct Ended {
+    /// Where its state is now, if it could be moved.
+    pub retired: Option<ContainerDir>,
+    /// Exit statuses by process, as far as they are known.
+    pub statuses: HashMap<String, u32>,
+}
+
+/// How the supervisor learned of the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The shim said so, and has removed the container.
+    Reported,
+    /// The shim is gone and said nothing.
+    Orphaned,
+}
+
+/// Cleans up behind a container. Never fails: what cannot be cleaned is said in the log.
+pub async fn finish(shared: &Arc<Shared>, container: &Arc<Container>, processes: Vec<String>, cause: Cause) -> Ended {
+    let _busy = shared.activity.begin(format!("remove container {}", container.id()));
+    let _time = Metrics::time(&shared.metrics.container_delete);
+    let mut statuses = HashMap::new();
+    match cause {
+        Cause::Reported => {
+            if let Ok(shim) = container.shim() {
+                shim.finish(SHIM_PATIENCE).await;
+            }
+        }
+        Cause::Orphaned => {
+            warn!(id = container.id(), "a shim has died; its container is killed");
+            statuses = kill_orphan(container, &processes).await;
+        }
+    }
+    for process in processes {
+        if let Some(status) = container.dir.process(&process).exit_status() {
+            statuses.entry(process).or_insert(status);
+        }
+    }
+    let retired = match container.dir.retire(container.record.created) {
+        Ok(retired) => Some(retired),
+        Err(error) => {
+            error!(%error, id = container.id(), "cannot move a container's state aside");
+            None
+        }
+    };
+    Ended { retired, statuses }
+}
+
+/// Kills what the shim has left behind, and finds or makes up the exit statuses.
+async fn kill_orphan(container: &Arc<Container>, processes: &[String]) -> HashMap<String, u32> {
+    let mut statuses = HashMap::new();
+    let mut dying = Vec::new();
+    for process in processes {
+        let dir = container.dir.process(process);
+        let (status, host) = orphan_status(&dir);
+        dying.extend(host);
+        if let Err(error) = dir.write_exit_status(status) {
+            warn!(%error, id = container.id(), process, "cannot note an exit status");
+        }
+        statuses.insert(process.clone(), status);
+    }
+    for host in &dying {
+        let _ = host.signal(Signal::KILL);
+    }
+    // This also thaws a frozen container, without which it would not die.
+    if let Err(error) = container.runtime.delete_force(container.id()).await {
+        warn!(%error, id = container.id(), "cannot remove an orphaned container");
+    }
+    for host in dying {
+        wait_for(host).await;
+    }
+    statuses
+}
+
+/// The status of a process without a shim, and the process if it still has to be killed.
+pub fn orphan_status(dir: &ProcessDir) -> (u32, Option<HostProcess>) {
+    if let Some(status) = dir.exit_status() {
+        return (status, None);
+    }
+    match dir.host_process().filter(HostProcess::is_alive) {
+        Some(host) => (KILLED_STATUS, Some(host)),
+        None => (UNKNOWN_STATUS, None),
+    }
+}
+
+async fn wait_for(host: HostProcess) {
+    let Ok(pidfd) = host.pidfd().and_then(crate::fd::watch) else { return };
+    if tokio::time::timeout(KILL_PATIENCE, ended(&pidfd)).await.is_err() {
+        error!(pid = host.pid, "a killed process does not die");
+    }
+}
+
+/// The exit status of the first process.
+pub fn init_status(ended: &Ended, reported: Option<u32>) -> u32 {
+    reported.or_else(|| ended.statuses.get(INIT).copied()).unwrap_or(UNKNOWN_STATUS)
+}
