@@ -31,6 +31,7 @@ mod update;
 mod validate;
 mod wait;
 
+pub(crate) use archive::stream_out;
 pub(crate) use backend::detached;
 pub use container::Container;
 pub use index::Containers;

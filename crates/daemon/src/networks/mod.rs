@@ -1,1 +1,5 @@
-//! Networks: the backend over crate `network`.
+//! Networks as the API sees them: crate `network` makes them, this says which containers are on them.
+
+mod backend;
+mod connect;
+mod show;

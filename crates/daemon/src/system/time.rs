@@ -1,55 +1,69 @@
-//! Points in time as clients write them.
+//! The `until` filter of the prunes: an instant, or how long ago.
 
 use api::filters::Filters;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, Utc};
 
 use crate::error::{Error, Result};
 
-/// The `until` filter of the prune calls: an instant, or how long ago (`24h`, `1h30m`).
+/// The instant that `until` names, if it was given.
 pub fn until_filter(filters: &Filters) -> Result<Option<DateTime<Utc>>> {
     let mut values = filters.get("until");
-    match (values.next(), values.next()) {
-        (None, _) => Ok(None),
-        (Some(value), None) => parse(value).map(Some),
-        _ => Err(Error::InvalidParameter("more than one until filter specified".into())),
+    let Some(text) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Error::InvalidParameter("more than one until filter specified".into()));
     }
+    let invalid = || Error::InvalidParameter(format!("failed to parse value as time or duration: {text:?}"));
+    parse(text, Utc::now()).map(Some).ok_or_else(invalid)
 }
 
-fn parse(text: &str) -> Result<DateTime<Utc>> {
-    let invalid = || Error::InvalidParameter(format!("failed to parse value as time or duration: \"{text}\""));
-    if let Ok(at) = DateTime::parse_from_rfc3339(text) {
-        return Ok(at.to_utc());
+/// Go's duration before `now`, RFC 3339 (shortened as much as one likes, UTC without a zone), or seconds since the epoch.
+fn parse(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    if text != "0"
+        && let Some(ago) = parse_duration(text)
+    {
+        return now.checked_sub_signed(ago);
     }
-    if let Some(at) = text.parse::<f64>().ok().and_then(|s| DateTime::from_timestamp(s as i64, 0)) {
-        return Ok(at);
+    if let Ok(instant) = DateTime::parse_from_rfc3339(text) {
+        return Some(instant.to_utc());
     }
-    if let Ok(day) = text.parse::<chrono::NaiveDate>() {
-        return day.and_hms_opt(0, 0, 0).map(|at| at.and_utc()).ok_or_else(invalid);
+    for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H"] {
+        if let Ok(instant) = NaiveDateTime::parse_from_str(text, format) {
+            return Some(instant.and_utc());
+        }
     }
-    Ok(Utc::now() - duration(text).ok_or_else(invalid)?)
+    if let Ok(day) = NaiveDate::parse_from_str(text.trim_end_matches('Z'), "%Y-%m-%d") {
+        return Some(day.and_hms_opt(0, 0, 0)?.and_utc());
+    }
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
+    DateTime::from_timestamp(seconds.parse().ok()?, digits.parse().ok()?)
 }
 
-/// Go's notation of durations.
-fn duration(text: &str) -> Option<TimeDelta> {
-    let mut total = 0.0;
+/// `1h30m`, `1.5s`, `250ms`: Go's notation, without a sign.
+fn parse_duration(text: &str) -> Option<TimeDelta> {
     let mut rest = text;
+    let mut nanos = 0f64;
+    if rest.is_empty() {
+        return None;
+    }
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |n| digits + n);
-        let seconds = match &rest[digits..unit_end] {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(end);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let scale = match unit {
+            "ns" => 1.0,
+            "us" | "µs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
             _ => return None,
         };
-        total += number * seconds;
-        rest = &rest[unit_end..];
+        nanos += number.parse::<f64>().ok()? * scale;
+        rest = tail;
     }
-    TimeDelta::try_milliseconds((total * 1e3) as i64)
+    (nanos < 9e18).then(|| TimeDelta::nanoseconds(nanos as i64))
 }
 
 #[cfg(test)]
@@ -58,11 +72,23 @@ mod tests {
 
     #[test]
     fn instants_and_durations() {
-        assert_eq!(duration("1h30m"), Some(TimeDelta::minutes(90)));
-        assert_eq!(duration("250ms"), Some(TimeDelta::milliseconds(250)));
-        assert!(duration("5").is_none() && duration("x").is_none());
-        assert_eq!(parse("2024-01-02T03:04:05Z").unwrap().timestamp(), 1_704_164_645);
-        assert_eq!(parse("1704164645").unwrap().timestamp(), 1_704_164_645);
-        assert!(parse("soon").is_err());
+        let now = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
+        let seconds = |text: &str| parse(text, now).map(|instant| instant.timestamp());
+        assert_eq!(seconds("1h30m"), Some(1_700_000_000 - 5400));
+        assert_eq!(seconds("1.5h"), Some(1_700_000_000 - 5400));
+        assert_eq!(seconds("250ms"), Some(1_699_999_999));
+        assert_eq!(seconds("2023-11-14T22:13:20Z"), Some(1_700_000_000));
+        assert_eq!(seconds("2023-11-14T22:13:20"), Some(1_700_000_000));
+        assert_eq!(seconds("2023-11-14"), Some(1_699_920_000));
+        assert_eq!(seconds("1600000000.5"), Some(1_600_000_000));
+        for bad in ["", "x", "5x", "h", "-5m", "1.2.3", "tomorrow"] {
+            assert_eq!(seconds(bad), None, "{bad}");
+        }
+        let mut filters = Filters::default();
+        assert_eq!(until_filter(&filters).unwrap(), None);
+        filters.add("until", "5m");
+        assert!(until_filter(&filters).unwrap().is_some());
+        filters.add("until", "6m");
+        assert!(until_filter(&filters).is_err());
     }
 }

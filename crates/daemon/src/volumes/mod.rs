@@ -1,5 +1,6 @@
 //! Volumes of the `local` driver: a directory each, `<data root>/volumes/<name>/_data`.
 
+mod backend;
 mod store;
 
 pub use store::{Volume, Volumes, check_name};
