@@ -1,17 +1,22 @@
-//! A session with criu swrk.
+//! A session with `criu swrk`.
+//!
+//! CRIU is an external program that is spoken to over a socket pair, one protobuf message a packet ([`rpc`]). This crate
+//! finds it ([`program`]), starts it with exactly the descriptors it may have, answers its notifications and waits for
+//! its end ([`session`]), reads what it measured ([`stats`]), and says in plain words why it failed ([`explain`]). It knows
+//! nothing of containers.
+//!
+//! The messages are written by hand for `prost`, which the workspace uses anyway: the `rust-criu` crate would bring a
+//! second protobuf library, and its session cannot be used here (it gives every descriptor away, has no deadline and drops
+//! the pid of what it restored).
 
-use errors::{Kind, Kinded};
+mod error;
+pub mod explain;
+pub mod program;
+pub mod rpc;
+pub mod session;
+pub mod stats;
+mod sys;
 
-/// What can go wrong with CRIU.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// There is none.
-    #[error("criu is not installed")]
-    Missing,
-}
-
-impl Kinded for Error {
-    fn kind(&self) -> Kind {
-        Kind::Unavailable
-    }
-}
+pub use error::{Error, Result};
+pub use program::Program;
+pub use session::{Event, Launch, Notify, Session};

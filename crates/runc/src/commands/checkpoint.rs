@@ -1,16 +1,118 @@
 //! `checkpoint` and `restore`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use rustix::process::Pid;
+
+use super::lifecycle::{self, bundle_directory};
+use crate::checkpoint::dump::{self, Capture};
+use crate::checkpoint::options::Options;
+use crate::checkpoint::{cache_file, restore};
 use crate::cli;
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
+use crate::launch::create::{self, ConsoleSocket};
+use crate::launch::relay::{self, Terminal};
+use crate::launch::wait;
+use crate::spec;
+use crate::state::Container;
+
+fn absolute(path: Option<&PathBuf>, default: &Path) -> Result<PathBuf> {
+    std::path::absolute(path.map_or(default, PathBuf::as_path)).map_err(|err| Error::Invalid(err.to_string()))
+}
+
+fn empty_namespaces(list: &[String]) -> Result<u32> {
+    list.iter().try_fold(0, |all, name| match name.as_str() {
+        "network" => Ok(all | libc::CLONE_NEWNET as u32),
+        other => Err(Error::Invalid(format!("namespace {other:?} cannot be left empty"))),
+    })
+}
 
 /// `checkpoint`
-pub fn checkpoint(_root: &Path, _criu: Option<&Path>, _arguments: &cli::Checkpoint) -> Result<i32> {
-    Err(Error::NotImplemented("checkpoint".into()))
+pub fn checkpoint(root: &Path, criu: Option<&Path>, arguments: &cli::Checkpoint) -> Result<i32> {
+    let container = Container::open(root, &arguments.id)?;
+    if arguments.page_server.is_some() || arguments.criu.lazy_pages || arguments.status_fd.is_some() {
+        return Err(Error::NotImplemented("--page-server, --lazy-pages, --status-fd".into()));
+    }
+    if arguments.parent_path.as_ref().is_some_and(|path| path.is_absolute()) {
+        return Err(Error::Invalid("parent path must be relative to the image path".into()));
+    }
+    let image = absolute(arguments.criu.image_path.as_ref(), Path::new("checkpoint"))?;
+    let work = absolute(arguments.criu.work_path.as_ref(), &image)?;
+    let mut options = Options::from_flags(&arguments.criu)?;
+    if arguments.auto {
+        let given = options;
+        options = Options::automatic();
+        options.tcp = given.tcp;
+        options.shell_job = given.shell_job;
+        options.nested_cgroups = given.nested_cgroups;
+    }
+    let leaves = arguments.leave_running || arguments.pre_dump;
+    dump::checkpoint(
+        &container,
+        dump::Request {
+            criu,
+            cache: cache_file(root),
+            image: &image,
+            work: &work,
+            leave_running: arguments.leave_running,
+            pre_dump: arguments.pre_dump,
+            parent: arguments.parent_path.as_deref(),
+            tcp_skip_in_flight: arguments.tcp_skip_in_flight,
+            auto_dedup: arguments.criu.auto_dedup,
+            empty_namespaces: empty_namespaces(&arguments.criu.empty_ns)?,
+            options,
+            auto: arguments.auto,
+            captures: arguments.capture.iter().map(|text| Capture::parse(text)).collect::<Result<_>>()?,
+        },
+    )?;
+    if !leaves {
+        // As runc does: a container that sleeps is no longer there.
+        lifecycle::end(&container)?;
+        create::remove(&container)?;
+    }
+    Ok(0)
 }
 
 /// `restore`
-pub fn restore(_root: &Path, _criu: Option<&Path>, _arguments: &cli::Restore) -> Result<i32> {
-    Err(Error::NotImplemented("restore".into()))
+pub fn restore(root: &Path, criu: Option<&Path>, arguments: &cli::Restore) -> Result<i32> {
+    crate::cgroup::warm_up();
+    let bundle = bundle_directory(&arguments.bundle)?;
+    let spec = spec::load(&bundle)?;
+    let image = absolute(arguments.criu.image_path.as_ref(), Path::new("checkpoint"))?;
+    let work = absolute(arguments.criu.work_path.as_ref(), &image)?;
+    let mut request = restore::Request {
+        criu,
+        cache: cache_file(root),
+        image: &image,
+        work: &work,
+        bundle: &bundle,
+        console_socket: arguments.bundle.console_socket.clone().map(ConsoleSocket::Path),
+        pid_file: arguments.bundle.pid_file.clone(),
+        empty_namespaces: empty_namespaces(&arguments.criu.empty_ns)?,
+        tcp_close: arguments.tcp_close,
+        lazy_pages: arguments.criu.lazy_pages,
+        lsm_profile: arguments.lsm_profile.clone(),
+        lsm_mount_context: arguments.lsm_mount_context.clone(),
+        options: Options::from_flags(&arguments.criu)?,
+    };
+    if arguments.detach {
+        restore::restore(root, &arguments.id, &spec, request)?;
+        return Ok(0);
+    }
+    let signals = wait::block_signals()?;
+    if !arguments.no_subreaper {
+        rustix::process::set_child_subreaper(Pid::from_raw(1)).doing(|| "become a subreaper".into())?;
+    }
+    let mut terminal = None;
+    if create::wants_terminal(&spec) && request.console_socket.is_none() {
+        let (ours, theirs) = Terminal::new()?;
+        request.console_socket = Some(ConsoleSocket::Connected(theirs));
+        terminal = Some(ours);
+    }
+    let container = restore::restore(root, &arguments.id, &spec, request)?;
+    let master = terminal.map(Terminal::receive).transpose()?;
+    let code = relay::stay(container.record.pid, &signals, master)?;
+    lifecycle::kill_rest(&container)?;
+    create::remove(&container)?;
+    Ok(code)
 }

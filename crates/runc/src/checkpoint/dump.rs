@@ -1,0 +1,391 @@
+//! Puts a container to sleep.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use criu::rpc;
+use criu::{Event, Launch, Notify, Program, Session};
+use serde_json::json;
+
+use super::options::{Options, Tcp};
+use super::{DESCRIPTORS, LIMIT, OPTIONS, STATS, inspect, mounts, network, open_dir, write_durably};
+use crate::cgroup::Cgroups;
+use crate::error::{Doing, Error, Result};
+use crate::launch::namespaces::Namespaces;
+use crate::state::{Container, Status};
+
+const LOG: &str = "dump.log";
+
+/// A tree to pack while everything stands still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capture {
+    /// Becomes `<name>.tar`.
+    pub name: String,
+    /// The tree.
+    pub path: PathBuf,
+}
+
+impl Capture {
+    /// `name=path`, where the name cannot collide with CRIU's files or leave the directory.
+    pub fn parse(text: &str) -> Result<Self> {
+        let bad = || Error::Invalid(format!("invalid capture {text:?}, it must be name=/path"));
+        let (name, path) = text.split_once('=').ok_or_else(bad)?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if name.is_empty() || name.len() > 64 || !name.chars().all(plain) || !path.starts_with('/') {
+            return Err(bad());
+        }
+        Ok(Capture { name: name.to_owned(), path: path.into() })
+    }
+}
+
+/// What to do.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// `--criu`
+    pub criu: Option<&'a Path>,
+    /// Where CRIU's kernel-feature cache lives.
+    pub cache: Option<PathBuf>,
+    /// Directory for the images.
+    pub image: &'a Path,
+    /// Directory for log and statistics.
+    pub work: &'a Path,
+    /// Let it run on.
+    pub leave_running: bool,
+    /// Only memory, for a later dump.
+    pub pre_dump: bool,
+    /// Images of an earlier pre-dump, relative to `image`.
+    pub parent: Option<&'a Path>,
+    /// Leave out connections that are being made.
+    pub tcp_skip_in_flight: bool,
+    /// Drop pages that are in the parent.
+    pub auto_dedup: bool,
+    /// Bits of namespaces to leave empty.
+    pub empty_namespaces: u32,
+    /// The options, as given or as a start for looking.
+    pub options: Options,
+    /// Look at the container and choose.
+    pub auto: bool,
+    /// Trees to pack.
+    pub captures: Vec<Capture>,
+}
+
+/// Writes a checkpoint. A failure leaves the container as it was and no half-made images.
+pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()> {
+    let status = container.status()?;
+    match status {
+        Status::Running | Status::Paused => (),
+        Status::Created | Status::Creating => {
+            return Err(Error::CannotCheckpoint("the container has not been started".into()));
+        }
+        Status::Stopped => return Err(Error::Conflict("cannot checkpoint a container that is not running".into())),
+    }
+    let program = Program::find(request.criu)?;
+    let findings = inspect::inspect(container)?;
+    // CRIU would leave such a process behind in the cgroup and fail with words nobody understands, or lose it.
+    inspect::refuse_foreign(&findings)?;
+    if request.auto {
+        if findings.established_tcp {
+            request.options.tcp = Tcp::Established;
+        }
+        request.options.nested_cgroups = container.cgroups()?.has_children();
+    }
+    request.options.apply_annotations(&container.record.annotations)?;
+    request.options.paused = status == Status::Paused;
+
+    let staging = Staging::open(request.image)?;
+    fs::create_dir_all(request.work).doing(|| format!("create {}", request.work.display()))?;
+    let result = dump(container, &program, &mut request, findings.established_tcp);
+    match &result {
+        Ok(()) => staging.keep(),
+        Err(_) => {
+            staging.undo(request.work);
+            // Whoever was frozen by us or by CRIU goes on, unless the user froze it.
+            if status == Status::Running
+                && let Err(err) = container.cgroups().and_then(|cgroups| cgroups.thaw())
+            {
+                tracing::error!("{err}");
+            }
+        }
+    }
+    result
+}
+
+fn dump(container: &Container, program: &Program, request: &mut Request<'_>, has_connections: bool) -> Result<()> {
+    let started = Instant::now();
+    let spec = container.spec()?;
+    let pid = container.record.pid;
+    let image = open_dir(request.image)?;
+    let work = open_dir(request.work)?;
+    let cgroups = container.cgroups()?;
+
+    let mut options = base_options(&image, &work, request);
+    options.pid = Some(pid);
+    options.root = Some(container.record.rootfs.to_string_lossy().into_owned());
+    if request.options.paused {
+        // Frozen tasks cannot be stopped by tracing: CRIU must know the freezer, and puts it back as it was.
+        options.freeze_cgroup = cgroups.freezer().map(|freezer| freezer.dir().to_string_lossy().into_owned());
+    }
+    // Otherwise tracing alone stops the tasks: CRIU looks at the freezer only every 100 ms, and a killed CRIU leaves
+    // nothing frozen behind.
+    cgroup_options(&mut options, &request.options, &cgroups);
+
+    let external = mounts::present(pid, mounts::of(&spec, &container.record)?)?;
+    request.options.external_mounts = external.keys().cloned().collect();
+    options.external.extend(external.keys().map(|name| format!("mnt[{name}]:{name}")));
+
+    let namespaces = Namespaces::of(&spec);
+    let own_network = namespaces.has_new(libc::CLONE_NEWNET) || namespaces.path(libc::CLONE_NEWNET).is_some();
+    if namespaces.path(libc::CLONE_NEWNET).is_some() || (own_network && inspect::only_loopback(pid)) {
+        // With loopback only there is nothing in it that could not be made again in no time.
+        let inode = inspect::namespace_inode(pid, "net")?;
+        options.external.push(format!("net[{inode}]:{}", super::restore::NETWORK_KEY));
+        request.options.external_netns = true;
+    }
+    if namespaces.path(libc::CLONE_NEWPID).is_some() {
+        let inode = inspect::namespace_inode(pid, "pid")?;
+        options.external.push(format!("pid[{inode}]:{}", super::restore::PID_KEY));
+        request.options.external_pidns = true;
+    }
+    external_files(container, request, &mut options);
+
+    let mut network = None;
+    if own_network && has_connections {
+        let mut lock = network::Network::open(Path::new(&format!("/proc/{pid}/ns/net")))?;
+        lock.lock()?;
+        network = Some(lock);
+    }
+
+    let mut launch = Launch::new(&program.path);
+    launch.cache = request.cache.clone();
+    let mut listener = Listener { container, request, failure: None };
+    let result = Session::start(launch).and_then(|mut session| {
+        let kind = if listener.request.pre_dump { rpc::RequestType::PreDump } else { rpc::RequestType::Dump };
+        let call = rpc::Request { kind: kind as i32, opts: Some(options), ..Default::default() };
+        let response = session.call(&call, &mut listener, LIMIT);
+        session.end();
+        response
+    });
+    let log = listener.request.work.join(LOG);
+    let failure = listener.failure.take();
+    let outcome = match (result, failure) {
+        (_, Some(err)) => Err(err),
+        (Ok(response), None) if response.success => Ok(()),
+        (Ok(response), None) => Err(criu::explain::failure(&response, &log).into()),
+        (Err(criu::Error::Died { .. }), None) => Err(criu::explain::death(&log).into()),
+        (Err(err), None) => Err(err.into()),
+    };
+    // A container that sleeps keeps its peers from hearing a reset until its namespace is gone or woken again.
+    if let Some(network) = &mut network
+        && (outcome.is_err() || request.leave_running || request.pre_dump)
+    {
+        network.unlock()?;
+    }
+    outcome?;
+    if !request.leave_running && !request.pre_dump {
+        // CRIU has killed everything; what was paused by the user must be thawed to die.
+        cgroups.thaw()?;
+    }
+    write_stats(request, started.elapsed().as_micros());
+    Ok(())
+}
+
+fn base_options(image: &OwnedFd, work: &OwnedFd, request: &Request<'_>) -> rpc::Options {
+    let chosen = &request.options;
+    rpc::Options {
+        images_dir_fd: image.as_raw_fd(),
+        work_dir_fd: Some(work.as_raw_fd()),
+        log_level: Some(4),
+        log_file: Some(LOG.into()),
+        notify_scripts: Some(true),
+        orphan_pts_master: Some(true),
+        leave_running: Some(request.leave_running),
+        tcp_established: Some(chosen.tcp != Tcp::None),
+        tcp_skip_in_flight: Some(request.tcp_skip_in_flight),
+        ext_unix_sk: Some(chosen.ext_unix_sk),
+        shell_job: Some(chosen.shell_job),
+        file_locks: Some(chosen.file_locks),
+        link_remap: Some(chosen.link_remap),
+        ghost_limit: Some(chosen.ghost_limit_bytes),
+        auto_dedup: Some(request.auto_dedup),
+        track_mem: (request.pre_dump || request.parent.is_some()).then_some(true),
+        parent_img: request.parent.map(|parent| parent.to_string_lossy().into_owned()),
+        empty_ns: (request.empty_namespaces != 0).then_some(request.empty_namespaces),
+        network_lock: Some(rpc::NetworkLock::Skip as i32),
+        ..Default::default()
+    }
+}
+
+/// Cgroups are ours, unless something inside has made groups of its own.
+pub(super) fn cgroup_options(options: &mut rpc::Options, chosen: &Options, cgroups: &Cgroups) {
+    options.manage_cgroups = Some(true);
+    if chosen.nested_cgroups {
+        options.manage_cgroups_mode = Some(rpc::CgroupMode::Soft as i32);
+        let path = cgroups.path().to_string_lossy().into_owned();
+        options.cg_root = vec![rpc::CgroupRoot { ctrl: None, path }];
+    } else {
+        options.manage_cgroups_mode = Some(rpc::CgroupMode::Ignore as i32);
+    }
+}
+
+/// Standard streams that are files outside of the container's mounts.
+fn external_files(container: &Container, request: &mut Request<'_>, options: &mut rpc::Options) {
+    let pid = container.record.pid;
+    let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    let mounted: HashSet<&str> = table.lines().filter_map(|line| line.split(' ').next()).collect();
+    for (fd, target) in container.record.descriptors.iter().enumerate() {
+        let fd = fd as u32;
+        if !target.starts_with('/') {
+            continue;
+        }
+        let path = format!("/proc/{pid}/fd/{fd}");
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
+        let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(str::trim).unwrap_or_default();
+        use std::os::unix::fs::{FileTypeExt, MetadataExt};
+        let Ok(metadata) = fs::metadata(&path) else { continue };
+        let plain = metadata.is_file() || metadata.file_type().is_fifo();
+        if !plain || mounted.contains(mount) {
+            continue;
+        }
+        let Ok(mount) = mount.parse::<u64>() else { continue };
+        let key = format!("file[{mount:x}:{:x}]", metadata.ino());
+        options.external.push(key.clone());
+        request.options.external_files.push((fd, key));
+    }
+}
+
+struct Listener<'a, 'b> {
+    container: &'a Container,
+    request: &'a Request<'b>,
+    failure: Option<Error>,
+}
+
+impl Notify for Listener<'_, '_> {
+    fn notify(&mut self, event: Event, _pid: Option<i32>, _fd: Option<OwnedFd>) -> std::result::Result<(), String> {
+        if event != Event::PostDump || self.request.pre_dump {
+            return Ok(());
+        }
+        self.complete().map_err(|err| {
+            let text = err.to_string();
+            self.failure = Some(err);
+            text
+        })
+    }
+}
+
+impl Listener<'_, '_> {
+    /// Everything stands still: now, and only now, the rest of the checkpoint can be taken.
+    fn complete(&self) -> Result<()> {
+        let image = self.request.image;
+        for capture in &self.request.captures {
+            pack(capture, &image.join(format!("{}.tar", capture.name)))?;
+        }
+        let descriptors = serde_json::to_vec(&self.container.record.descriptors).doing(|| "encode".into())?;
+        write_durably(&image.join(DESCRIPTORS), &descriptors)?;
+        write_durably(&image.join(OPTIONS), &self.request.options.encode()?)?;
+        open_dir(image).and_then(|dir| rustix::fs::fsync(&dir).doing(|| format!("sync {}", image.display())))
+    }
+}
+
+fn pack(capture: &Capture, target: &Path) -> Result<()> {
+    let failed = |err: archive::Error| Error::CannotCheckpoint(format!("capture of {}: {err}", capture.path.display()));
+    let file = fs::File::create(target).doing(|| format!("create {}", target.display()))?;
+    let mut tar = archive::TarWriter::new(std::io::BufWriter::with_capacity(1 << 20, file));
+    let options = archive::PackOptions {
+        whiteouts: archive::Whiteouts::Raw,
+        root_entry: true,
+        nanoseconds: true,
+        ..archive::PackOptions::default()
+    };
+    archive::pack(&capture.path, &mut tar, &options).map_err(failed)?;
+    let buffered = tar.finish().map_err(failed)?;
+    let file = buffered.into_inner().map_err(std::io::IntoInnerError::into_error);
+    file.and_then(|file| file.sync_all()).doing(|| format!("write {}", target.display()))
+}
+
+fn write_stats(request: &Request<'_>, total_us: u128) {
+    let measured = criu::stats::dump(request.work).or_else(|| criu::stats::dump(request.image)).unwrap_or_default();
+    let bytes: u64 = fs::read_dir(request.image)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.metadata().ok())
+        .filter(|metadata| metadata.is_file())
+        .map(|metadata| metadata.len())
+        .sum();
+    let stats = json!({
+        "operation": "checkpoint",
+        "freezing_us": measured.freezing_time,
+        "frozen_us": measured.frozen_time,
+        "total_us": u64::try_from(total_us).unwrap_or(u64::MAX),
+        "bytes": bytes,
+        "pages": measured.pages_written
+    });
+    // The checkpoint is whole without it.
+    if let Err(err) = fs::write(request.image.join(STATS), stats.to_string()) {
+        tracing::warn!("write {STATS}: {err}");
+    }
+}
+
+/// The image directory while it is being filled.
+struct Staging<'a> {
+    image: &'a Path,
+    made: bool,
+    before: HashSet<OsString>,
+}
+
+impl<'a> Staging<'a> {
+    fn open(image: &'a Path) -> Result<Self> {
+        use std::os::unix::fs::DirBuilderExt;
+        let made = !image.exists();
+        if made {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(image)
+                .doing(|| format!("create {}", image.display()))?;
+        }
+        let before = names(image);
+        if before.contains(&OsString::from("inventory.img")) {
+            return Err(Error::CannotCheckpoint(format!("{} holds a checkpoint already", image.display())));
+        }
+        Ok(Staging { image, made, before })
+    }
+
+    fn keep(self) {}
+
+    /// Removes what came since; the log stays when it lies elsewhere.
+    fn undo(self, work: &Path) {
+        if self.made && !work.starts_with(self.image) {
+            let _ = fs::remove_dir_all(self.image);
+            return;
+        }
+        for name in names(self.image).difference(&self.before) {
+            let path = self.image.join(name);
+            if name != LOG && path.is_file() {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+}
+
+fn names(dir: &Path) -> HashSet<OsString> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captures_by_name_and_path() {
+        let capture = Capture::parse("rootfs=/var/lib/x/diff").unwrap();
+        assert_eq!(capture, Capture { name: "rootfs".into(), path: "/var/lib/x/diff".into() });
+        for text in ["", "x", "x=relative", "../x=/a", "a/b=/a", "=/a", "a.img=/a"] {
+            assert!(Capture::parse(text).is_err(), "{text}");
+        }
+    }
+}
