@@ -84,6 +84,7 @@ impl Inner {
             mac: ipv4.map_or([0; 6], |ip| request.mac.unwrap_or_else(|| mac_of(ip))),
             ifname: if bridged { ifname } else { String::new() },
             host_ifname: if bridged { random_veth_name() } else { String::new() },
+            hostname: request.hostname.clone(),
             aliases: request.aliases.clone(),
             links: request.links.clone(),
             ports: Vec::new(),

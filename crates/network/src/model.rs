@@ -266,6 +266,8 @@ pub struct EndpointRequest {
     pub restoring: bool,
     /// A wanted hardware address; else one derived from the IPv4 address.
     pub mac: Option<[u8; 6]>,
+    /// The container's host name if it was given one: one more DNS name.
+    pub hostname: String,
     /// More names, only in this network.
     pub aliases: Vec<String>,
     /// Ports to publish.
@@ -307,6 +309,9 @@ pub struct Endpoint {
     pub ifname: String,
     /// Interface on the host.
     pub host_ifname: String,
+    /// See [`EndpointRequest::hostname`].
+    #[serde(default)]
+    pub hostname: String,
     /// Aliases in this network.
     pub aliases: Vec<String>,
     /// Links.
@@ -330,11 +335,12 @@ impl Endpoint {
         self.mac.map(|byte| format!("{byte:02x}")).join(":")
     }
 
-    /// The names it answers to in its network, beside its aliases: name and short id.
+    /// The names it answers to in its network, as Docker orders them: name, aliases, short id, host name.
     pub fn dns_names(&self) -> Vec<String> {
         let mut names = vec![self.container_name.clone()];
         names.extend(self.aliases.iter().cloned());
         names.push(self.container_id.chars().take(12).collect());
+        names.push(self.hostname.clone());
         let mut seen = std::collections::HashSet::new();
         names.retain(|name| !name.is_empty() && seen.insert(name.clone()));
         names

@@ -13,8 +13,8 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
@@ -143,9 +143,35 @@ impl Rtnl {
         }
     }
 
-    /// Index of the link of that name; `ENODEV` if there is none.
+    /// Index of the link of that name; `ENODEV` if there is none. On the way of every start, so only the header of the
+    /// answer is read: parsing all that a link has to tell takes longer than the rest of the call.
     pub(crate) fn index(&mut self, name: &str) -> io::Result<u32> {
-        self.link(name)?.map(|link| link.header.index).ok_or_else(|| io::Error::from_raw_os_error(nix::libc::ENODEV))
+        const NEW_LINK: u16 = 16;
+        const NLMSG_ERROR: u16 = 2;
+        let mut wanted = LinkMessage::default();
+        wanted.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        wanted.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let sequence = self.send(vec![Request { message: RouteNetlinkMessage::GetLink(wanted), flags: 0 }], 0)?;
+        let mut buffer = [0u8; 8192];
+        loop {
+            let length = match self.socket.recv(&mut &mut buffer[..], 0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
+            let answer = &buffer[..length.min(buffer.len())];
+            let number = |at: usize| {
+                answer.get(at..at + 4).map_or(0, |four| u32::from_ne_bytes([four[0], four[1], four[2], four[3]]))
+            };
+            if number(8) != sequence {
+                continue; // an answer to an earlier, abandoned request
+            }
+            // `struct nlmsghdr`, then the error code or `struct ifinfomsg`, whose index is its second word.
+            return match number(4) as u16 {
+                NEW_LINK => Ok(number(20)),
+                NLMSG_ERROR => Err(io::Error::from_raw_os_error((number(16) as i32).wrapping_neg())),
+                _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
+            };
+        }
     }
 
     /// The IPv4 addresses of a link.

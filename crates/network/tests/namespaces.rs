@@ -408,6 +408,76 @@ async fn files_follow_the_network() {
     host.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_world_outside_is_reached_masqueraded_and_reaches_published_ports_only() {
+    let mut host = Host::new("dmn10", 100).await;
+    let outside = host.container("outside").await;
+    let ip = |arguments: &str| {
+        let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+        assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    ip(&format!("link add dmn10x type veth peer name eth0 netns {}", outside.display()));
+    ip("addr add 10.214.102.1/30 dev dmn10x");
+    ip("link set dmn10x up");
+    assert!(run(&outside, &["ip", "addr", "add", "10.214.102.2/30", "dev", "eth0"]).0);
+    assert!(run(&outside, &["ip", "link", "set", "eth0", "up"]).0);
+    let mut closed = user_network("closed");
+    closed.internal = true;
+    host.networks.create(closed).await.unwrap();
+
+    let (open_port, local_port) = (free_port(), free_port());
+    let mut request = named("web");
+    request.ports =
+        vec![publish(None, Some(open_port), 80), publish(Some(Ipv4Addr::LOCALHOST.into()), Some(local_port), 80)];
+    let web = host.joined("web", "bridge", request).await;
+    host.joined("shut", "closed", named("shut")).await;
+    host.serve("web", 80, "inner");
+    host.serve("outside", 80, "outer");
+    // Without a route back to the containers, only a masqueraded packet is answered.
+    assert_eq!(fetch_inside(&host.netns("web"), "10.214.102.2", 80), Some("outer".to_owned()));
+    assert!(!pings(&host.netns("shut"), "10.214.102.2"), "an internal network has no way out");
+    assert_eq!(fetch_inside(&outside, "10.214.102.1", open_port), Some("inner".to_owned()));
+    assert_eq!(fetch(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), local_port)), Some("inner".to_owned()));
+    assert!(run(&outside, &["ip", "route", "add", "default", "via", "10.214.102.1"]).0);
+    assert!(!pings(&outside, &web.ipv4.unwrap().to_string()), "no way in around the published ports");
+    let local = local_port.to_string();
+    let (_, text) = run(&outside, &["busybox", "timeout", "1", "busybox", "nc", "-w1", "10.214.102.1", &local]);
+    assert!(!text.contains("inner"), "published on loopback only");
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn udp_is_published_by_rule_and_by_proxy() {
+    let mut host = Host::new("dmn11", 110).await;
+    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut request = named("echo");
+    request.ports = vec![PortPublish { protocol: Protocol::Udp, ..publish(None, Some(port), 7) }];
+    host.joined("echo", "bridge", request).await;
+    let netns = std::fs::File::open(host.netns("echo")).unwrap();
+    std::thread::spawn(move || {
+        nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let socket = std::net::UdpSocket::bind("0.0.0.0:7").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut buffer = [0u8; 2048];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            socket.send_to(&buffer[..length], from).unwrap();
+        }
+    });
+    for address in ["127.0.0.1", "10.214.110.1", "::1"] {
+        let from = if address == "::1" { "[::]:0" } else { "0.0.0.0:0" };
+        let client = std::net::UdpSocket::bind(from).unwrap();
+        client.connect((address, port)).unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let mut buffer = [0u8; 64];
+        let answered = (0..6).any(|_| {
+            client.send(b"hello").ok();
+            client.recv(&mut buffer).is_ok_and(|length| &buffer[..length] == b"hello")
+        });
+        assert!(answered, "{address}");
+    }
+    host.end().await;
+}
+
 /// Not a test of right or wrong: prints medians. `cargo nextest run -p network --run-ignored only --no-capture`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
