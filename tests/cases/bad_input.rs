@@ -45,15 +45,15 @@ fn unknown_things_are_404() {
 #[test]
 fn conflicts_are_409() {
     let engine = Engine::start();
-    engine.ok("docker create --name c busybox");
-    refused(&engine, "POST", "/containers/c/kill", "", 409, "is not running");
-    refused(&engine, "POST", "/containers/c/pause", "", 409, "is not running");
-    refused(&engine, "POST", "/containers/c/exec", r#"{"Cmd":["true"]}"#, 409, "is not running");
-    refused(&engine, "POST", "/containers/c/checkpoints", r#"{"CheckpointID":"x"}"#, 409, "is not running");
+    engine.ok("docker create --name c1 busybox");
+    refused(&engine, "POST", "/containers/c1/kill", "", 409, "is not running");
+    refused(&engine, "POST", "/containers/c1/pause", "", 409, "is not running");
+    refused(&engine, "POST", "/containers/c1/exec", r#"{"Cmd":["true"]}"#, 409, "is not running");
+    refused(&engine, "POST", "/containers/c1/checkpoints", r#"{"CheckpointID":"x"}"#, 409, "is not running");
     refused(
         &engine,
         "POST",
-        "/containers/create?name=c",
+        "/containers/create?name=c1",
         r#"{"Image":"busybox"}"#,
         409,
         "is already in use by container",
@@ -63,13 +63,13 @@ fn conflicts_are_409() {
     refused(&engine, "POST", "/containers/up/unpause", "", 409, "is not paused");
     refused(&engine, "DELETE", "/images/busybox", "", 409, "conflict");
     assert_eq!(engine.post("/containers/up/start", "").status, 304);
-    assert_eq!(engine.post("/containers/c/stop", "").status, 304);
+    assert_eq!(engine.post("/containers/c1/stop", "").status, 304);
 }
 
 #[test]
 fn nonsense_is_400() {
     let engine = Engine::start();
-    engine.ok("docker create --name c busybox");
+    engine.ok("docker create --name c1 busybox");
     refused(
         &engine,
         "POST",
@@ -92,9 +92,9 @@ fn nonsense_is_400() {
         "invalid filter 'colour'",
     );
     refused(&engine, "GET", "/containers/json?limit=many", "", 400, "");
-    refused(&engine, "GET", "/containers/c/logs", "", 400, "you must choose at least one stream");
-    refused(&engine, "POST", "/containers/c/rename?name=", "", 400, "");
-    refused(&engine, "POST", "/containers/c/kill?signal=NOSUCH", "", 400, "Invalid signal: NOSUCH");
+    refused(&engine, "GET", "/containers/c1/logs", "", 400, "you must choose at least one stream");
+    refused(&engine, "POST", "/containers/c1/rename?name=", "", 400, "");
+    refused(&engine, "POST", "/containers/c1/kill?signal=NOSUCH", "", 400, "nvalid signal: NOSUCH");
     refused(&engine, "POST", "/volumes/create", r#"{"Name":"../x"}"#, 400, "invalid characters");
     refused(&engine, "POST", "/networks/create", "{}", 400, "");
     refused(&engine, "POST", "/images/create?fromImage=UPPER", "", 400, "invalid reference format");
@@ -165,20 +165,20 @@ fn garbage_ends_its_connection_only() {
 #[test]
 fn names_cannot_leave_their_folders() {
     let engine = Engine::start();
-    engine.ok("docker run -d --name c busybox sleep 1000");
+    engine.ok("docker run -d --name c1 busybox sleep 1000");
     for name in ["../x", "..", "a/../../b", "/abs", ".", "a\\u0000b"] {
         let body = format!(r#"{{"CheckpointID":"{name}"}}"#);
-        let answer = engine.post("/containers/c/checkpoints", &body);
+        let answer = engine.post("/containers/c1/checkpoints", &body);
         assert_eq!(answer.status, 400, "{name}: {}", answer.text());
         let body = format!(r#"{{"Name":"{name}"}}"#);
         let answer = engine.post("/volumes/create", &body);
         assert_eq!(answer.status, 400, "{name}: {}", answer.text());
     }
-    let answer = engine.delete("/containers/c/checkpoints/..%2F..%2Fx");
+    let answer = engine.delete("/containers/c1/checkpoints/..%2F..%2Fx");
     assert!(answer.status == 400 || answer.status == 404, "{}: {}", answer.status, answer.text());
     let answer = engine.get("/containers/..%2F..%2Fetc/json");
     assert_eq!(answer.status, 404, "{}", answer.text());
-    assert_eq!(engine.ok("docker exec c echo fine"), "fine");
+    assert_eq!(engine.ok("docker exec c1 echo fine"), "fine");
 }
 
 #[test]

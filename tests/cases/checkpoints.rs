@@ -6,17 +6,17 @@ use e2e::{Counter, Engine, eventually, eventually_seen, free_port};
 
 fn sleeps_and_wakes(flags: &str) {
     let engine = Engine::start();
-    let counter = Counter::run(&engine, "c", flags);
-    assert_eq!(engine.ok("docker checkpoint create c nap"), "nap");
+    let counter = Counter::run(&engine, "c1", flags);
+    assert_eq!(engine.ok("docker checkpoint create c1 nap"), "nap");
     assert_eq!(engine.ok("docker ps -q"), "", "it sleeps");
-    assert_eq!(engine.inspect("c", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    assert_eq!(engine.inspect("c1", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
     let asleep = counter.last();
-    engine.ok("docker start --checkpoint nap c");
-    assert_eq!(engine.inspect("c", "{{.State.Status}}"), "running");
+    engine.ok("docker start --checkpoint nap c1");
+    assert_eq!(engine.inspect("c1", "{{.State.Status}}"), "running");
     counter.passes(asleep);
     counter.goes_on();
-    assert_eq!(engine.ok("docker exec c echo awake"), "awake");
-    engine.ok("docker stop -t 0 c && docker rm c");
+    assert_eq!(engine.ok("docker exec c1 echo awake"), "awake");
+    engine.ok("docker stop -t 0 c1 && docker rm c1");
 }
 
 #[test]
@@ -38,13 +38,13 @@ fn on_the_default_bridge() {
 fn on_a_created_network() {
     let engine = Engine::start();
     engine.ok("docker network create sea");
-    let counter = Counter::run(&engine, "c", "--network sea");
-    let address = engine.inspect("c", "{{.NetworkSettings.Networks.sea.IPAddress}}");
+    let counter = Counter::run(&engine, "c1", "--network sea");
+    let address = engine.inspect("c1", "{{.NetworkSettings.Networks.sea.IPAddress}}");
     engine.ok("docker run -d --name other --network sea busybox sleep 1000");
-    engine.ok("docker checkpoint create c nap && docker start --checkpoint nap c");
+    engine.ok("docker checkpoint create c1 nap && docker start --checkpoint nap c1");
     counter.goes_on();
-    assert_eq!(engine.inspect("c", "{{.NetworkSettings.Networks.sea.IPAddress}}"), address);
-    engine.ok("docker exec other ping -c 1 -W 2 c && docker exec c ping -c 1 -W 2 other");
+    assert_eq!(engine.inspect("c1", "{{.NetworkSettings.Networks.sea.IPAddress}}"), address);
+    engine.ok("docker exec other ping -c 1 -W 2 c1 && docker exec c1 ping -c 1 -W 2 other");
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn behind_a_published_port() {
     let engine = Engine::start();
     let port = free_port();
     let serve = "mkdir /www; httpd -h /www; n=0; while :; do n=$((n+1)); echo $n >/www/new; mv /www/new /www/n; sleep 0.05; done";
-    engine.ok(&format!("docker run -d --name c -p {port}:80 busybox sh -c '{serve}'"));
+    engine.ok(&format!("docker run -d --name c1 -p {port}:80 busybox sh -c '{serve}'"));
     let asked = || engine.run(&format!("busybox wget -q -T 2 -O - http://127.0.0.1:{port}/n"));
     let count = |more_than: u64| {
         eventually(format!("port {port} counts past {more_than}"), || {
@@ -80,44 +80,45 @@ fn behind_a_published_port() {
         })
     };
     let awake = count(5);
-    let address = engine.inspect("c", "{{.NetworkSettings.IPAddress}}");
-    engine.ok("docker checkpoint create c nap");
+    let address = engine.inspect("c1", "{{.NetworkSettings.IPAddress}}");
+    engine.ok("docker checkpoint create c1 nap");
     assert_ne!(asked().code, 0, "nobody answers for a sleeper");
-    engine.ok("docker start --checkpoint nap c");
+    engine.ok("docker start --checkpoint nap c1");
     let woken = count(awake);
     assert!(woken < awake + 400, "{awake} before, {woken} after");
-    assert_eq!(engine.inspect("c", "{{.NetworkSettings.IPAddress}}"), address);
-    assert_eq!(engine.ok("docker port c 80 | head -n 1"), format!("0.0.0.0:{port}"));
+    assert_eq!(engine.inspect("c1", "{{.NetworkSettings.IPAddress}}"), address);
+    assert_eq!(engine.ok("docker port c1 80 | head -n 1"), format!("0.0.0.0:{port}"));
 }
 
 #[test]
 fn on_a_terminal() {
     let engine = Engine::start();
-    engine.ok("docker run -dit --name c busybox sh -c 'n=0; while read line; do n=$((n+1)); echo \"$n: $line\"; done'");
-    let mut before = engine.terminal("docker attach c");
+    engine
+        .ok("docker run -dit --name c1 busybox sh -c 'n=0; while read line; do n=$((n+1)); echo \"$n: $line\"; done'");
+    let mut before = engine.terminal("docker attach c1");
     before.types("first\n");
     before.shows("1: first");
     before.types("\u{10}\u{11}");
     before.ends();
-    engine.ok("docker checkpoint create c nap && docker start --checkpoint nap c");
-    let mut after = engine.terminal("docker attach c");
+    engine.ok("docker checkpoint create c1 nap && docker start --checkpoint nap c1");
+    let mut after = engine.terminal("docker attach c1");
     after.types("second\n");
     after.shows("2: second");
     after.types("\u{10}\u{11}");
     after.ends();
-    assert!(engine.ok("docker logs c").contains("1: first"), "the log has both lives");
+    assert!(engine.ok("docker logs c1").contains("1: first"), "the log has both lives");
 }
 
 #[test]
 fn with_open_input() {
     let engine = Engine::start();
-    engine.ok("docker run -di --name c busybox sh -c 'n=0; while read line; do n=$((n+1)); echo \"$n: $line\"; done'");
-    let mut before = engine.background("before", "docker attach c");
+    engine.ok("docker run -di --name c1 busybox sh -c 'n=0; while read line; do n=$((n+1)); echo \"$n: $line\"; done'");
+    let mut before = engine.background("before", "docker attach c1");
     before.types("first\n");
     before.shows("1: first");
     drop(before);
-    engine.ok("docker checkpoint create c nap && docker start --checkpoint nap c");
-    let mut after = engine.background("after", "docker attach c");
+    engine.ok("docker checkpoint create c1 nap && docker start --checkpoint nap c1");
+    let mut after = engine.background("after", "docker attach c1");
     eventually_seen(
         "the second line is answered",
         || {
@@ -131,33 +132,33 @@ fn with_open_input() {
 #[test]
 fn it_goes_on_running_if_asked() {
     let engine = Engine::start();
-    let counter = Counter::run(&engine, "c", "");
-    let pid = engine.inspect("c", "{{.State.Pid}}");
-    engine.ok("docker checkpoint create --leave-running c one");
-    assert_eq!(engine.inspect("c", "{{.State.Status}} {{.State.Pid}}"), format!("running {pid}"));
+    let counter = Counter::run(&engine, "c1", "");
+    let pid = engine.inspect("c1", "{{.State.Pid}}");
+    engine.ok("docker checkpoint create --leave-running c1 one");
+    assert_eq!(engine.inspect("c1", "{{.State.Status}} {{.State.Pid}}"), format!("running {pid}"));
     counter.goes_on();
-    engine.ok("docker checkpoint create --leave-running c two");
+    engine.ok("docker checkpoint create --leave-running c1 two");
     counter.goes_on();
-    engine.fails("docker start --checkpoint one c").says("already running");
-    engine.ok("docker exec c true && docker stop -t 0 c");
+    engine.fails("docker start --checkpoint one c1").says("already running");
+    engine.ok("docker exec c1 true && docker stop -t 0 c1");
 }
 
 #[test]
 fn a_checkpoint_wakes_again_and_again() {
     let engine = Engine::start();
-    engine.ok("docker run -d --name c busybox sh -c 'n=0; while :; do n=$((n+1)); echo $n >/count; sleep 0.05; done'");
-    let count = || engine.run("docker exec c cat /count").out().parse::<u64>().unwrap_or(0);
+    engine.ok("docker run -d --name c1 busybox sh -c 'n=0; while :; do n=$((n+1)); echo $n >/count; sleep 0.05; done'");
+    let count = || engine.run("docker exec c1 cat /count").out().parse::<u64>().unwrap_or(0);
     eventually("it counts", || (count() > 10).then_some(()));
-    engine.ok("docker checkpoint create c nap");
+    engine.ok("docker checkpoint create c1 nap");
     for round in 0..3 {
-        engine.ok("docker start --checkpoint nap c");
+        engine.ok("docker start --checkpoint nap c1");
         let first = eventually("it counts on", || Some(count()).filter(|count| *count > 10));
         assert!(first < 200, "round {round} begins at {first}, which is not where the checkpoint was made");
         eventually("it counts on", || (count() > first + 5).then_some(()));
-        engine.ok("docker stop -t 0 c");
+        engine.ok("docker stop -t 0 c1");
     }
     // And it can still be started afresh.
-    engine.ok("docker start c");
+    engine.ok("docker start c1");
     eventually("it began anew", || Some(count()).filter(|count| *count > 0));
 }
 
@@ -174,38 +175,38 @@ fn twenty_cycles_in_a_row() {
 
 fn cycles(rounds: u32) {
     let engine = Engine::start();
-    let counter = Counter::run(&engine, "c", "");
+    let counter = Counter::run(&engine, "c1", "");
     for round in 0..rounds {
-        engine.ok(&format!("docker checkpoint create c nap{round}"));
-        engine.ok(&format!("docker start --checkpoint nap{round} c"));
+        engine.ok(&format!("docker checkpoint create c1 nap{round}"));
+        engine.ok(&format!("docker start --checkpoint nap{round} c1"));
         counter.goes_on();
     }
-    assert_eq!(engine.ok("docker checkpoint ls c | grep -c nap"), rounds.to_string());
-    engine.ok("docker exec c true && docker stop -t 0 c && docker rm c");
+    assert_eq!(engine.ok("docker checkpoint ls c1 | grep -c nap"), rounds.to_string());
+    engine.ok("docker exec c1 true && docker stop -t 0 c1 && docker rm c1");
 }
 
 #[test]
 fn they_are_listed_and_removed() {
     let engine = Engine::start();
-    Counter::run(&engine, "c", "--network none");
-    assert_eq!(engine.ok("docker checkpoint ls c | grep -v CHECKPOINT || true"), "");
-    engine.ok("docker checkpoint create --leave-running c one && docker checkpoint create --leave-running c two");
-    assert_eq!(engine.ok("docker checkpoint ls c | tail -n +2 | sort | xargs"), "one two");
-    engine.fails("docker checkpoint create --leave-running c one").says("already exists");
-    engine.ok("docker checkpoint rm c one");
-    assert_eq!(engine.ok("docker checkpoint ls c | tail -n +2"), "two");
-    engine.fails("docker checkpoint rm c one").says("does not exist");
+    Counter::run(&engine, "c1", "--network none");
+    assert_eq!(engine.ok("docker checkpoint ls c1 | grep -v CHECKPOINT || true"), "");
+    engine.ok("docker checkpoint create --leave-running c1 one && docker checkpoint create --leave-running c1 two");
+    assert_eq!(engine.ok("docker checkpoint ls c1 | tail -n +2 | sort | xargs"), "one two");
+    engine.fails("docker checkpoint create --leave-running c1 one").says("already exists");
+    engine.ok("docker checkpoint rm c1 one");
+    assert_eq!(engine.ok("docker checkpoint ls c1 | tail -n +2"), "two");
+    engine.fails("docker checkpoint rm c1 one").says("does not exist");
     engine.fails("docker checkpoint create nope x").says("No such container: nope");
     for name in ["../up", ".", "..", "a/b", "-x", "' '"] {
-        let done = engine.fails(&format!("docker checkpoint create --leave-running -- c {name}"));
+        let done = engine.fails(&format!("docker checkpoint create --leave-running -- c1 {name}"));
         assert!(!done.stderr.contains("500"), "{}", done.report());
     }
-    engine.ok("docker stop -t 0 c");
-    engine.fails("docker checkpoint create c late").says("is not running");
-    engine.fails("docker start --checkpoint gone c").says("does not exist");
-    engine.ok("docker start --checkpoint two c");
-    engine.ok("docker rm -f c");
-    engine.fails("docker checkpoint ls c").says("No such container: c");
+    engine.ok("docker stop -t 0 c1");
+    engine.fails("docker checkpoint create c1 late").says("is not running");
+    engine.fails("docker start --checkpoint gone c1").says("does not exist");
+    engine.ok("docker start --checkpoint two c1");
+    engine.ok("docker rm -f c1");
+    engine.fails("docker checkpoint ls c1").says("No such container: c1");
     let containers = engine.data_root().join("containers");
     let left = fs::read_dir(&containers).map(|entries| entries.count()).unwrap_or(0);
     assert_eq!(left, 0, "docker rm removes the checkpoints");
@@ -214,14 +215,14 @@ fn they_are_listed_and_removed() {
 #[test]
 fn in_a_directory_of_ones_own() {
     let engine = Engine::start();
-    let counter = Counter::run(&engine, "c", "");
+    let counter = Counter::run(&engine, "c1", "");
     let folder = engine.home().join("naps");
     fs::create_dir(&folder).expect("create a folder");
     let at = folder.display();
-    engine.ok(&format!("docker checkpoint create --checkpoint-dir {at} c nap"));
-    assert!(engine.ok(&format!("docker checkpoint ls --checkpoint-dir {at} c")).contains("nap"));
-    assert_eq!(engine.ok("docker checkpoint ls c | tail -n +2"), "");
-    engine.ok(&format!("docker start --checkpoint nap --checkpoint-dir {at} c"));
+    engine.ok(&format!("docker checkpoint create --checkpoint-dir {at} c1 nap"));
+    assert!(engine.ok(&format!("docker checkpoint ls --checkpoint-dir {at} c1")).contains("nap"));
+    assert_eq!(engine.ok("docker checkpoint ls c1 | tail -n +2"), "");
+    engine.ok(&format!("docker start --checkpoint nap --checkpoint-dir {at} c1"));
     counter.goes_on();
     // Another container of the same image wakes from it, too, and goes on from there.
     let asleep = counter.last();
@@ -230,25 +231,25 @@ fn in_a_directory_of_ones_own() {
     let first =
         eventually("the twin counts", || engine.ok("docker logs twin").lines().next()?.trim().parse::<u64>().ok());
     assert!(first > 3 && first <= asleep, "the twin began at {first}, the other one is at {asleep}");
-    engine.ok(&format!("docker checkpoint rm --checkpoint-dir {at} c nap"));
+    engine.ok(&format!("docker checkpoint rm --checkpoint-dir {at} c1 nap"));
     assert_eq!(fs::read_dir(&folder).expect("read a folder").count(), 0);
 }
 
 #[test]
 fn a_restart_of_the_engine_in_between() {
     let engine = Engine::start();
-    let counter = Counter::run(&engine, "c", "");
-    engine.ok("docker checkpoint create c nap");
+    let counter = Counter::run(&engine, "c1", "");
+    engine.ok("docker checkpoint create c1 nap");
     assert_eq!(engine.stop_dockerd(), 0);
     engine.boot();
-    engine.ok("docker start --checkpoint nap c");
+    engine.ok("docker start --checkpoint nap c1");
     counter.goes_on();
     engine.crash_and_restart();
     counter.goes_on();
-    engine.ok("docker checkpoint create c second");
+    engine.ok("docker checkpoint create c1 second");
     engine.kill_containerd();
     engine.crash_and_restart();
-    engine.ok("docker start --checkpoint second c");
+    engine.ok("docker start --checkpoint second c1");
     counter.goes_on();
 }
 
@@ -257,14 +258,14 @@ fn files_come_back_as_they_were() {
     let engine = Engine::start();
     let script = "echo root >/root-file; echo shm >/dev/shm/f; echo tmp >/scratch/f; exec 5>/deleted; echo open >&5; rm /deleted; \
                   echo ready; while :; do sleep 0.05; done";
-    engine.ok(&format!("docker run -d --name c --tmpfs /scratch busybox sh -c '{script}'"));
-    eventually("the files are there", || engine.ok("docker logs c").contains("ready").then_some(()));
-    engine.ok("docker checkpoint create --leave-running c nap");
+    engine.ok(&format!("docker run -d --name c1 --tmpfs /scratch busybox sh -c '{script}'"));
+    eventually("the files are there", || engine.ok("docker logs c1").contains("ready").then_some(()));
+    engine.ok("docker checkpoint create --leave-running c1 nap");
     // What is changed after the checkpoint was made is not part of it.
-    engine.ok("docker exec c sh -c 'echo later >/root-file; echo later >/dev/shm/f; echo x >/new'");
-    engine.ok("docker stop -t 0 c && docker start --checkpoint nap c");
+    engine.ok("docker exec c1 sh -c 'echo later >/root-file; echo later >/dev/shm/f; echo x >/new'");
+    engine.ok("docker stop -t 0 c1 && docker start --checkpoint nap c1");
     let files = engine.ok(
-        "docker exec c sh -c 'cat /root-file /dev/shm/f /scratch/f; cat /proc/1/fd/5; ls /new 2>/dev/null' | xargs",
+        "docker exec c1 sh -c 'cat /root-file /dev/shm/f /scratch/f; cat /proc/1/fd/5; ls /new 2>/dev/null' | xargs",
     );
     assert_eq!(files, "root shm tmp open");
 }
@@ -272,21 +273,21 @@ fn files_come_back_as_they_were() {
 #[test]
 fn a_paused_one_sleeps_and_wakes_paused() {
     let engine = Engine::start();
-    let counter = Counter::run(&engine, "c", "");
-    engine.ok("docker pause c && docker checkpoint create c nap && docker start --checkpoint nap c");
-    assert_eq!(engine.inspect("c", "{{.State.Status}}"), "paused");
-    engine.ok("docker unpause c");
+    let counter = Counter::run(&engine, "c1", "");
+    engine.ok("docker pause c1 && docker checkpoint create c1 nap && docker start --checkpoint nap c1");
+    assert_eq!(engine.inspect("c1", "{{.State.Status}}"), "paused");
+    engine.ok("docker unpause c1");
     counter.goes_on();
 }
 
 #[test]
 fn the_restart_policy_lets_it_sleep() {
     let engine = Engine::start();
-    let counter = Counter::run(&engine, "c", "--restart always");
-    engine.ok("docker checkpoint create c nap");
+    let counter = Counter::run(&engine, "c1", "--restart always");
+    engine.ok("docker checkpoint create c1 nap");
     std::thread::sleep(std::time::Duration::from_millis(700)); // nothing must happen: there is nothing to wait for
-    assert_eq!(engine.inspect("c", "{{.State.Status}}"), "exited");
-    engine.ok("docker start --checkpoint nap c");
+    assert_eq!(engine.inspect("c1", "{{.State.Status}}"), "exited");
+    engine.ok("docker start --checkpoint nap c1");
     counter.goes_on();
 }
 
@@ -294,7 +295,7 @@ fn the_restart_policy_lets_it_sleep() {
 fn a_connection_from_outside_lives_on() {
     let engine = Engine::start();
     let port = free_port();
-    engine.ok(&format!("docker run -d --name c -p 127.0.0.1:{port}:7 busybox nc -l -p 7 -e cat"));
+    engine.ok(&format!("docker run -d --name c1 -p 127.0.0.1:{port}:7 busybox nc -l -p 7 -e cat"));
     let mut line = None;
     eventually("the port answers", || {
         line = Some(engine.background("line", &format!("busybox nc 127.0.0.1 {port}")));
@@ -304,7 +305,7 @@ fn a_connection_from_outside_lives_on() {
         connected.output().contains("before").then_some(())
     });
     let mut line = line.expect("a connection");
-    engine.ok("docker checkpoint create c nap && docker start --checkpoint nap c");
+    engine.ok("docker checkpoint create c1 nap && docker start --checkpoint nap c1");
     line.types("after\n");
     line.shows("after");
 }
@@ -312,13 +313,13 @@ fn a_connection_from_outside_lives_on() {
 #[test]
 fn an_exec_in_progress_is_not_lost_without_a_word() {
     let engine = Engine::start();
-    let counter = Counter::run(&engine, "c", "");
-    let mut session = engine.background("session", "docker exec c sh -c 'sleep 2; echo over'");
-    eventually("it runs", || engine.ok("docker top c -o args").contains("sleep 2").then_some(()));
-    let done = engine.run("docker checkpoint create c nap");
+    let counter = Counter::run(&engine, "c1", "");
+    let mut session = engine.background("session", "docker exec c1 sh -c 'sleep 2; echo over'");
+    eventually("it runs", || engine.ok("docker top c1 -o args").contains("sleep 2").then_some(()));
+    let done = engine.run("docker checkpoint create c1 nap");
     if done.code == 0 {
         assert!(session.output().contains("over"), "the checkpoint did not wait for the exec, nor refuse");
-        engine.ok("docker start --checkpoint nap c");
+        engine.ok("docker start --checkpoint nap c1");
     } else {
         assert!(done.stderr.contains("exec"), "{}", done.report());
         assert_eq!(session.ends(), 0);
@@ -329,23 +330,23 @@ fn an_exec_in_progress_is_not_lost_without_a_word() {
 #[test]
 fn a_damaged_checkpoint_is_refused_and_a_normal_start_still_works() {
     let engine = Engine::start();
-    Counter::run(&engine, "c", "");
+    Counter::run(&engine, "c1", "");
     let folder = engine.home().join("naps");
     fs::create_dir(&folder).expect("create a folder");
     let at = folder.display();
-    engine.ok(&format!("docker checkpoint create --checkpoint-dir {at} c nap"));
+    engine.ok(&format!("docker checkpoint create --checkpoint-dir {at} c1 nap"));
     engine.ok(&format!("f=$(find {at} -name 'pages-*.img' | head -n 1); test -n \"$f\" && truncate -s 100 $f"));
-    engine.fails(&format!("docker start --checkpoint nap --checkpoint-dir {at} c"));
-    engine.ok("docker start c");
-    assert_eq!(engine.ok("docker exec c echo fine"), "fine");
+    engine.fails(&format!("docker start --checkpoint nap --checkpoint-dir {at} c1"));
+    engine.ok("docker start c1");
+    assert_eq!(engine.ok("docker exec c1 echo fine"), "fine");
 }
 
 #[test]
 fn events_tell_of_checkpoints() {
     let engine = Engine::start();
     let began = engine.ok("date +%s.%N");
-    Counter::run(&engine, "c", "--network none");
-    engine.ok("docker checkpoint create c nap && docker start --checkpoint nap c");
+    Counter::run(&engine, "c1", "--network none");
+    engine.ok("docker checkpoint create c1 nap && docker start --checkpoint nap c1");
     let told = engine.ok(&format!(
         "docker events --since {began} --until $(date +%s.%N) --filter container=c --format '{{{{.Action}}}}' | xargs"
     ));

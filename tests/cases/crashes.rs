@@ -5,24 +5,24 @@ use e2e::{Counter, Engine, eventually};
 #[test]
 fn containers_do_not_notice_that_dockerd_dies() {
     let engine = Engine::start();
-    let counter = Counter::run(&engine, "c", "-p 127.0.0.1::80");
-    let before = engine.inspect("c", "{{.State.Pid}} {{.State.StartedAt}} {{.NetworkSettings.IPAddress}}");
+    let counter = Counter::run(&engine, "c1", "-p 127.0.0.1::80");
+    let before = engine.inspect("c1", "{{.State.Pid}} {{.State.StartedAt}} {{.NetworkSettings.IPAddress}}");
     for _ in 0..3 {
         engine.crash_and_restart();
-        assert_eq!(engine.inspect("c", "{{.State.Pid}} {{.State.StartedAt}} {{.NetworkSettings.IPAddress}}"), before);
+        assert_eq!(engine.inspect("c1", "{{.State.Pid}} {{.State.StartedAt}} {{.NetworkSettings.IPAddress}}"), before);
         counter.goes_on();
     }
-    assert_eq!(engine.ok("docker exec c echo hi"), "hi");
-    engine.ok("docker stop -t 0 c");
-    assert_eq!(engine.inspect("c", "{{.State.ExitCode}}"), "137");
-    engine.ok("docker start c && docker rm -f c");
+    assert_eq!(engine.ok("docker exec c1 echo hi"), "hi");
+    engine.ok("docker stop -t 0 c1");
+    assert_eq!(engine.inspect("c1", "{{.State.ExitCode}}"), "137");
+    engine.ok("docker start c1 && docker rm -f c1");
 }
 
 #[test]
 fn containers_do_not_notice_that_containerd_dies() {
     let engine = Engine::start();
-    let counter = Counter::run(&engine, "c", "");
-    let before = engine.inspect("c", "{{.State.Pid}}");
+    let counter = Counter::run(&engine, "c1", "");
+    let before = engine.inspect("c1", "{{.State.Pid}}");
     let old = engine.containerd_pid();
     engine.kill_containerd();
     eventually("dockerd starts another one", || {
@@ -31,27 +31,27 @@ fn containers_do_not_notice_that_containerd_dies() {
         (pid != old.as_raw() && std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
     });
     counter.goes_on();
-    eventually("exec works again", || (engine.run("docker exec c echo hi").out() == "hi").then_some(()));
-    assert_eq!(engine.inspect("c", "{{.State.Pid}}"), before);
-    engine.ok("docker run --rm busybox true && docker stop -t 0 c");
-    assert_eq!(engine.inspect("c", "{{.State.ExitCode}}"), "137");
+    eventually("exec works again", || (engine.run("docker exec c1 echo hi").out() == "hi").then_some(()));
+    assert_eq!(engine.inspect("c1", "{{.State.Pid}}"), before);
+    engine.ok("docker run --rm busybox true && docker stop -t 0 c1");
+    assert_eq!(engine.inspect("c1", "{{.State.ExitCode}}"), "137");
 }
 
 #[test]
 fn an_exit_while_nobody_watched_is_told_afterwards() {
     let engine = Engine::start();
-    engine.ok("docker run -d --name c busybox sh -c 'echo first; while [ ! -e /go ]; do sleep 0.05; done; echo last; exit 42'");
+    engine.ok("docker run -d --name c1 busybox sh -c 'echo first; while [ ! -e /go ]; do sleep 0.05; done; echo last; exit 42'");
     engine.ok("docker run -d --name again --restart always busybox sleep 1000");
-    let pid = engine.inspect("c", "{{.State.Pid}}");
+    let pid = engine.inspect("c1", "{{.State.Pid}}");
     let other = engine.inspect("again", "{{.State.Pid}}");
     engine.kill_dockerd();
     engine.ok(&format!("touch /proc/{pid}/root/go; kill -9 {other}"));
     eventually("it has ended", || (!std::path::Path::new(&format!("/proc/{pid}/root")).exists()).then_some(()));
     engine.boot();
     eventually("its end is known", || {
-        (engine.inspect("c", "{{.State.Status}} {{.State.ExitCode}}") == "exited 42").then_some(())
+        (engine.inspect("c1", "{{.State.Status}} {{.State.ExitCode}}") == "exited 42").then_some(())
     });
-    assert_eq!(engine.ok("docker logs c"), "first\nlast");
+    assert_eq!(engine.ok("docker logs c1"), "first\nlast");
     eventually("the other one was started again", || {
         (engine.inspect("again", "{{.State.Running}}") == "true" && engine.inspect("again", "{{.State.Pid}}") != other)
             .then_some(())
@@ -61,8 +61,8 @@ fn an_exit_while_nobody_watched_is_told_afterwards() {
 #[test]
 fn an_exit_while_both_are_dead_is_told_afterwards() {
     let engine = Engine::start();
-    engine.ok("docker run -d --name c busybox sh -c 'while [ ! -e /go ]; do sleep 0.05; done; exit 42'");
-    let pid = engine.inspect("c", "{{.State.Pid}}");
+    engine.ok("docker run -d --name c1 busybox sh -c 'while [ ! -e /go ]; do sleep 0.05; done; exit 42'");
+    let pid = engine.inspect("c1", "{{.State.Pid}}");
     let containerd = engine.containerd_pid();
     engine.kill_dockerd();
     let _ = nix::sys::signal::kill(containerd, nix::sys::signal::Signal::SIGKILL);
@@ -70,7 +70,7 @@ fn an_exit_while_both_are_dead_is_told_afterwards() {
     eventually("it has ended", || (!std::path::Path::new(&format!("/proc/{pid}/root")).exists()).then_some(()));
     engine.boot();
     eventually("its end is known", || {
-        (engine.inspect("c", "{{.State.Status}} {{.State.ExitCode}}") == "exited 42").then_some(())
+        (engine.inspect("c1", "{{.State.Status}} {{.State.ExitCode}}") == "exited 42").then_some(())
     });
 }
 
@@ -106,19 +106,19 @@ fn everything_is_remembered() {
 #[test]
 fn a_stop_of_the_engine_stops_containers_and_leaves_nothing() {
     let engine = Engine::start();
-    let id = engine.ok("docker run -d --name c -p 127.0.0.1::80 -v data:/d busybox sleep 1000");
-    let gone = engine.ok("docker run -d --name g busybox sleep 1000 && docker rm -f g >/dev/null");
+    let id = engine.ok("docker run -d --name c1 -p 127.0.0.1::80 -v data:/d busybox sleep 1000");
+    let gone = engine.ok("docker run -d --name gone busybox sleep 1000 && docker rm -f gone >/dev/null");
     assert_eq!(engine.stop_dockerd(), 0);
     let left = engine.leftovers(&[&id, &gone]);
     assert!(left.is_empty(), "left behind: {left:#?}");
     engine.boot();
-    assert_eq!(engine.inspect("c", "{{.State.Status}}"), "exited");
+    assert_eq!(engine.inspect("c1", "{{.State.Status}}"), "exited");
 }
 
 #[test]
 fn live_restore_leaves_them_running() {
     let engine = Engine::with().flags("--live-restore").start();
-    let counter = Counter::run(&engine, "c", "");
+    let counter = Counter::run(&engine, "c1", "");
     assert_eq!(engine.stop_dockerd(), 0);
     engine.boot();
     counter.goes_on();

@@ -7,11 +7,12 @@ use e2e::{Engine, eventually};
 #[test]
 fn inspect_tells_what_was_asked_for_and_what_is() {
     let engine = Engine::start();
-    let id = engine
-        .ok("docker run -d --name c -e A=1 --label l=2 -w /tmp -m 64m -p 127.0.0.1::80 --restart no busybox sleep 100");
-    let all = engine.inspect_json("c");
+    let id = engine.ok(
+        "docker run -d --name c1 -e A=1 --label l=2 -w /tmp -m 64m -p 127.0.0.1::80 --restart no busybox sleep 100",
+    );
+    let all = engine.inspect_json("c1");
     assert_eq!(all["Id"], id.as_str());
-    assert_eq!(all["Name"], "/c");
+    assert_eq!(all["Name"], "/c1");
     assert_eq!(all["Path"], "sleep");
     assert_eq!(all["Args"][0], "100");
     assert_eq!(all["State"]["Status"], "running");
@@ -34,10 +35,10 @@ fn inspect_tells_what_was_asked_for_and_what_is() {
     assert_eq!(network["IPPrefixLen"], 24);
     assert!(network["MacAddress"].as_str().is_some_and(|mac| mac.len() == 17), "{network}");
     let port = all["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"].as_str().expect("a port").to_owned();
-    assert_eq!(engine.ok("docker port c 80"), format!("127.0.0.1:{port}"));
-    assert_eq!(engine.ok("docker port c"), format!("80/tcp -> 127.0.0.1:{port}"));
-    assert!(engine.ok("docker inspect -s c").contains("SizeRw"));
-    assert_eq!(engine.inspect(&id[..10], "{{.Name}}"), "/c");
+    assert_eq!(engine.ok("docker port c1 80"), format!("127.0.0.1:{port}"));
+    assert_eq!(engine.ok("docker port c1"), format!("80/tcp -> 127.0.0.1:{port}"));
+    assert!(engine.ok("docker inspect -s c1").contains("SizeRw"));
+    assert_eq!(engine.inspect(&id[..10], "{{.Name}}"), "/c1");
     engine.fails("docker inspect --type container nope").says("No such container: nope");
 }
 
@@ -45,24 +46,24 @@ fn inspect_tells_what_was_asked_for_and_what_is() {
 fn logs_whole_and_in_part() {
     let engine = Engine::start();
     engine.ok(
-        "docker run --name c busybox sh -c 'for n in 1 2 3 4 5; do echo out $n; echo err $n >&2; sleep 0.05; done'",
+        "docker run --name c1 busybox sh -c 'for n in 1 2 3 4 5; do echo out $n; echo err $n >&2; sleep 0.05; done'",
     );
-    let done = engine.run("docker logs c");
+    let done = engine.run("docker logs c1");
     assert_eq!(done.out(), "out 1\nout 2\nout 3\nout 4\nout 5");
     assert_eq!(done.stderr.trim(), "err 1\nerr 2\nerr 3\nerr 4\nerr 5");
-    let tail = engine.run("docker logs --tail 2 c");
+    let tail = engine.run("docker logs --tail 2 c1");
     assert_eq!(tail.stdout.lines().count() + tail.stderr.lines().count(), 2, "{}", tail.report());
-    assert_eq!(engine.ok("docker logs --tail 0 c"), "");
-    assert_eq!(engine.ok("docker logs -n all c | wc -l"), "5");
-    let stamped = engine.ok("docker logs -t c");
+    assert_eq!(engine.ok("docker logs --tail 0 c1"), "");
+    assert_eq!(engine.ok("docker logs -n all c1 | wc -l"), "5");
+    let stamped = engine.ok("docker logs -t c1");
     let first = stamped.lines().next().and_then(|line| line.split(' ').next()).expect("a time").to_owned();
     assert!(first.len() == 30 && first.ends_with('Z') && first.contains('T'), "{first}");
     let third = stamped.lines().nth(2).and_then(|line| line.split(' ').next()).expect("a time").to_owned();
-    assert_eq!(engine.ok(&format!("docker logs --since {third} c")), "out 3\nout 4\nout 5");
-    let until = engine.ok(&format!("docker logs --until {third} c"));
+    assert_eq!(engine.ok(&format!("docker logs --since {third} c1")), "out 3\nout 4\nout 5");
+    let until = engine.ok(&format!("docker logs --until {third} c1"));
     assert!(until.starts_with("out 1\nout 2") && !until.contains("out 4"), "{until}");
-    assert_eq!(engine.ok("docker logs --since 1h c | wc -l"), "5");
-    assert_eq!(engine.ok("docker logs --since 2030-01-01 c"), "");
+    assert_eq!(engine.ok("docker logs --since 1h c1 | wc -l"), "5");
+    assert_eq!(engine.ok("docker logs --since 2030-01-01 c1"), "");
     engine.fails("docker logs nope").says("No such container: nope");
     // Long lines and bytes that are no text come back as they were.
     engine.ok(
@@ -74,11 +75,11 @@ fn logs_whole_and_in_part() {
 #[test]
 fn logs_are_followed() {
     let engine = Engine::start();
-    engine.ok("docker run -d --name c busybox sh -c 'n=0; while [ $n -lt 20 ]; do n=$((n+1)); echo line $n; sleep 0.05; done; exit 3'");
-    let mut follower = engine.background("follow", "docker logs -f c");
+    engine.ok("docker run -d --name c1 busybox sh -c 'n=0; while [ $n -lt 20 ]; do n=$((n+1)); echo line $n; sleep 0.05; done; exit 3'");
+    let mut follower = engine.background("follow", "docker logs -f c1");
     assert_eq!(follower.ends(), 0, "following ends with the container");
     assert_eq!(follower.output().lines().count(), 20, "{}", follower.output());
-    let mut tail = engine.background("tail", "docker logs -f --tail 1 c");
+    let mut tail = engine.background("tail", "docker logs -f --tail 1 c1");
     assert_eq!(tail.ends(), 0);
     assert_eq!(tail.output().trim(), "line 20");
 }
@@ -101,24 +102,24 @@ fn log_drivers_and_rotation() {
 #[test]
 fn top_and_stats() {
     let engine = Engine::start();
-    engine.ok("docker run -d --name c -m 64m busybox sh -c 'sleep 1000 & sleep 2000'");
+    engine.ok("docker run -d --name c1 -m 64m busybox sh -c 'sleep 1000 & sleep 2000'");
     let mut table = String::new();
     eventually("both programs are there", || {
-        table = engine.ok("docker top c");
+        table = engine.ok("docker top c1");
         (table.contains("sleep 1000") && table.contains("sleep 2000")).then_some(())
     });
     assert!(table.starts_with("UID") && table.lines().next().is_some_and(|line| line.contains("CMD")), "{table}");
-    let pids = engine.ok("docker top c -o pid,args");
+    let pids = engine.ok("docker top c1 -o pid,args");
     assert!(pids.lines().next().is_some_and(|line| line.contains("PID") && line.contains("COMMAND")), "{pids}");
     engine.ok("docker create --name still busybox");
     engine.fails("docker top still").says("is not running");
     let stats =
-        engine.ok("docker stats --no-stream --format '{{.Name}}|{{.CPUPerc}}|{{.MemUsage}}|{{.PIDs}}|{{.NetIO}}' c");
+        engine.ok("docker stats --no-stream --format '{{.Name}}|{{.CPUPerc}}|{{.MemUsage}}|{{.PIDs}}|{{.NetIO}}' c1");
     let fields: Vec<&str> = stats.split('|').collect();
-    assert_eq!(fields[0], "c", "{stats}");
+    assert_eq!(fields[0], "c1", "{stats}");
     assert!(fields[1].ends_with('%') && fields[2].ends_with("/ 64MiB"), "{stats}");
-    assert!(fields[3] == "3", "{stats}");
-    let raw = engine.get("/containers/c/stats?stream=false&one-shot=true").json();
+    assert!(fields[3] == "2", "{stats}");
+    let raw = engine.get("/containers/c1/stats?stream=false&one-shot=true").json();
     assert!(raw["memory_stats"]["usage"].as_u64().is_some_and(|bytes| bytes > 0), "{raw}");
     assert!(raw["cpu_stats"]["cpu_usage"]["total_usage"].as_u64().is_some_and(|time| time > 0), "{raw}");
     assert!(raw["networks"]["eth0"]["rx_bytes"].is_u64(), "{raw}");
@@ -127,36 +128,36 @@ fn top_and_stats() {
 #[test]
 fn diff_and_cp() {
     let engine = Engine::start();
-    engine.ok("docker run -d --name c busybox sh -c 'echo x >/new; rm /etc/shadow; echo y >>/etc/group; mkdir /d; echo z >/d/f; echo ready; sleep 1000'");
-    eventually("the files are there", || engine.ok("docker logs c").contains("ready").then_some(()));
-    let diff = engine.ok("docker diff c");
+    engine.ok("docker run -d --name c1 busybox sh -c 'echo x >/new; rm /etc/shadow; echo y >>/etc/group; mkdir /d; echo z >/d/f; echo ready; sleep 1000'");
+    eventually("the files are there", || engine.ok("docker logs c1").contains("ready").then_some(()));
+    let diff = engine.ok("docker diff c1");
     for line in ["A /new", "D /etc/shadow", "C /etc/group", "C /etc", "A /d", "A /d/f"] {
         assert!(diff.lines().any(|is| is == line), "{line} is not in\n{diff}");
     }
     assert!(!diff.contains("/bin"), "{diff}");
-    engine.ok("docker cp c:/new got && grep -q x got");
-    engine.ok("docker cp c:/d here && grep -q z here/f");
+    engine.ok("docker cp c1:/new got && grep -q x got");
+    engine.ok("docker cp c1:/d here && grep -q z here/f");
     fs::write(engine.home().join("sent"), "from outside").expect("write a file");
-    engine.ok("docker cp sent c:/tmp/ && docker cp sent c:/renamed && docker cp here c:/");
-    assert_eq!(engine.ok("docker exec c cat /tmp/sent /renamed /here/f"), "from outsidefrom outsidez");
-    assert_eq!(engine.ok("docker cp c:/d/f - | tar xOf -"), "z");
-    engine.ok("tar cf - sent | docker cp - c:/d");
-    assert_eq!(engine.ok("docker exec c cat /d/sent"), "from outside");
-    engine.fails("docker cp c:/nowhere .").says("Could not find the file /nowhere in container c");
-    engine.fails("docker cp sent c:/nowhere/at/all").says("Could not find the file");
+    engine.ok("docker cp sent c1:/tmp/ && docker cp sent c1:/renamed && docker cp here c1:/");
+    assert_eq!(engine.ok("docker exec c1 cat /tmp/sent /renamed /here/f"), "from outsidefrom outsidez");
+    assert_eq!(engine.ok("docker cp c1:/d/f - | tar xOf -"), "z");
+    engine.ok("tar cf - sent | docker cp - c1:/d");
+    assert_eq!(engine.ok("docker exec c1 cat /d/sent"), "from outside");
+    engine.fails("docker cp c1:/nowhere .").says("Could not find the file /nowhere in container c1");
+    engine.fails("docker cp sent c1:/nowhere/at/all").says("Could not find the file");
     engine.fails("docker cp nope:/x .").says("No such container: nope");
     // A link inside leads inside, even when it says otherwise.
-    engine.ok("docker exec c ln -s /etc/hostname /link && docker exec c ln -s ../../../../../../etc/passwd /up");
-    let inside = engine.ok("docker exec c cat /etc/passwd");
-    assert_eq!(engine.ok("docker cp -L c:/up up && cat up"), inside);
+    engine.ok("docker exec c1 ln -s /etc/hostname /link && docker exec c1 ln -s ../../../../../../etc/passwd /up");
+    let inside = engine.ok("docker exec c1 cat /etc/passwd");
+    assert_eq!(engine.ok("docker cp -L c1:/up up && cat up"), inside);
     // A stopped one has a file system, too.
     engine.ok(
-        "docker stop -t 0 c && docker cp c:/new again && docker cp sent c:/late && docker diff c | grep -q 'A /late'",
+        "docker stop -t 0 c1 && docker cp c1:/new again && docker cp sent c1:/late && docker diff c1 | grep -q 'A /late'",
     );
     // Volumes are part of what cp sees.
-    engine.ok("docker run -d --name v -v vol:/vol busybox sleep 1000 && docker cp sent v:/vol/ && docker cp v:/vol/sent volcopy");
+    engine.ok("docker run -d --name vv -v vol:/vol busybox sleep 1000 && docker cp sent vv:/vol/ && docker cp vv:/vol/sent volcopy");
     engine.ok("cmp sent volcopy && docker run --rm -v vol:/x busybox test -f /x/sent");
-    engine.ok("docker export c | tar tf - | grep -qx 'bin/busybox'");
+    engine.ok("docker export c1 | tar tf - | grep -qx 'bin/busybox'");
 }
 
 #[test]
@@ -168,10 +169,14 @@ fn events_are_told_and_filtered() {
         engine.ok("docker volume create probe >/dev/null && docker volume rm probe");
         live.output().contains("volume destroy").then_some(())
     });
-    engine.ok("docker run --name e --label colour=red busybox true && docker rm e");
-    for line in
-        ["container create e", "network connect bridge", "container start e", "container die e", "container destroy e"]
-    {
+    engine.ok("docker run --name ee --label colour=red busybox true && docker rm ee");
+    for line in [
+        "container create ee",
+        "network connect bridge",
+        "container start ee",
+        "container die ee",
+        "container destroy ee",
+    ] {
         live.shows(line);
     }
     let past = |filters: &str| {
@@ -179,16 +184,16 @@ fn events_are_told_and_filtered() {
             "docker events --since {began} --until $(date +%s.%N) {filters} --format '{{{{.Action}}}}' | xargs"
         ))
     };
-    let life = past("--filter container=e");
+    let life = past("--filter container=ee");
     assert!(life.starts_with("create") && life.contains("start") && life.ends_with("destroy"), "{life}");
-    assert_eq!(past("--filter container=e --filter event=die"), "die");
+    assert_eq!(past("--filter container=ee --filter event=die"), "die");
     assert_eq!(past("--filter type=network --filter event=connect"), "connect");
     assert!(past("--filter label=colour=red").contains("start"));
     assert_eq!(past("--filter label=colour=blue"), "");
     assert!(past("--filter type=volume").contains("create"));
     assert_eq!(past("--filter image=nope"), "");
     let json = engine.ok(&format!(
-        "docker events --since {began} --until $(date +%s.%N) --filter container=e --filter event=die --format '{{{{json .}}}}'"
+        "docker events --since {began} --until $(date +%s.%N) --filter container=ee --filter event=die --format '{{{{json .}}}}'"
     ));
     assert!(
         json.contains("\"exitCode\":\"0\"") && json.contains("\"image\":\"busybox\"") && json.contains("timeNano"),

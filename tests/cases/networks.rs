@@ -40,15 +40,15 @@ fn bridge_none_and_host() {
         engine.ok("docker run --rm busybox ip route | head -n 1 | awk '{print $1, $3}'"),
         format!("default {}1", engine.bridge_prefix())
     );
-    engine.ok("docker run -d --name a busybox sleep 1000 && docker run -d --name b busybox sleep 1000");
-    let of_b = engine.inspect("b", "{{.NetworkSettings.IPAddress}}");
-    engine.ok(&format!("docker exec a ping -c 1 -W 2 {of_b}"));
-    engine.ok(&format!("docker exec a ping -c 1 -W 2 {}1", engine.bridge_prefix()));
+    engine.ok("docker run -d --name aa busybox sleep 1000 && docker run -d --name bb busybox sleep 1000");
+    let of_b = engine.inspect("bb", "{{.NetworkSettings.IPAddress}}");
+    engine.ok(&format!("docker exec aa ping -c 1 -W 2 {of_b}"));
+    engine.ok(&format!("docker exec aa ping -c 1 -W 2 {}1", engine.bridge_prefix()));
     assert_eq!(engine.ok("docker run --rm --network none busybox sh -c 'ls /sys/class/net'"), "lo");
     assert!(engine.ok("docker run --rm --network host busybox ls /sys/class/net").contains(&engine.bridge()));
     assert_eq!(
-        engine.ok("docker run --rm --network container:a busybox hostname -i | xargs -n 1 | head -n 1"),
-        engine.inspect("a", "{{.NetworkSettings.IPAddress}}")
+        engine.ok("docker run --rm --network container:aa busybox hostname -i | xargs -n 1 | head -n 1"),
+        engine.inspect("aa", "{{.NetworkSettings.IPAddress}}")
     );
     let resolver = engine
         .ok("docker run --rm --dns 9.9.9.9 --dns-search example.org --dns-option ndots:3 busybox cat /etc/resolv.conf");
@@ -111,11 +111,11 @@ fn udp_ports_pass_datagrams() {
     let engine = Engine::start();
     let port = free_port();
     engine.ok(&format!(
-        "docker run -d --name u -p 127.0.0.1:{port}:9/udp busybox sh -c 'while :; do nc -u -l -p 9 -w 1; done'"
+        "docker run -d --name udp -p 127.0.0.1:{port}:9/udp busybox sh -c 'while :; do nc -u -l -p 9 -w 1; done'"
     ));
     eventually("a datagram arrives", || {
         let _ = engine.run(&format!("echo datagram | busybox timeout 1 busybox nc -u 127.0.0.1 {port}"));
-        engine.ok("docker logs u").contains("datagram").then_some(())
+        engine.ok("docker logs udp").contains("datagram").then_some(())
     });
 }
 
@@ -163,19 +163,19 @@ fn networks_with_addresses_of_ones_own() {
     engine.ok(&format!(
         "docker network create --subnet {subnet}0/24 --ip-range {subnet}128/25 --gateway {subnet}254 own"
     ));
-    engine.ok("docker run -d --name a --network own busybox sleep 1000");
-    let first = engine.inspect("a", "{{.NetworkSettings.Networks.own.IPAddress}}");
+    engine.ok("docker run -d --name aa --network own busybox sleep 1000");
+    let first = engine.inspect("aa", "{{.NetworkSettings.Networks.own.IPAddress}}");
     assert!(
         first.strip_prefix(&subnet).and_then(|last| last.parse::<u8>().ok()).is_some_and(|last| last >= 128),
         "{first}"
     );
-    engine.ok(&format!("docker run -d --name b --network own --ip {subnet}7 busybox sleep 1000"));
-    assert!(engine.ok("docker exec b ip -4 addr").contains(&format!("{subnet}7/24")));
+    engine.ok(&format!("docker run -d --name bb --network own --ip {subnet}7 busybox sleep 1000"));
+    assert!(engine.ok("docker exec bb ip -4 addr").contains(&format!("{subnet}7/24")));
     engine.fails(&format!("docker run -d --network own --ip {subnet}7 busybox true")).says("Address already in use");
     engine.fails(&format!("docker network create --subnet {subnet}0/25 overlap")).says("Pool overlaps");
     engine.ok("docker network create --internal inner");
     engine.ok("docker run --rm --network inner busybox sh -c '! ip route | grep -q default'");
-    engine.ok("docker rm -f a b && docker network rm own && docker network prune -f");
+    engine.ok("docker rm -f aa bb && docker network rm own && docker network prune -f");
     assert_eq!(engine.ok("docker network ls -q --filter type=custom"), "");
 }
 

@@ -115,9 +115,9 @@ fn volumes_and_binds() {
     engine.ok("docker run --rm -v /anonymous busybox touch /anonymous/f");
     assert_eq!(engine.ok("docker volume ls -q | sort | xargs"), "copied kept");
     engine.ok(
-        "docker run --name a -v /data busybox touch /data/f && docker run --rm --volumes-from a busybox ls /data/f",
+        "docker run --name aa -v /data busybox touch /data/f && docker run --rm --volumes-from aa busybox ls /data/f",
     );
-    engine.ok("docker rm -v a");
+    engine.ok("docker rm -v aa");
     assert_eq!(engine.ok("docker volume ls -q | sort | xargs"), "copied kept");
     engine
         .fails(&format!("docker run --rm --mount type=bind,src={path}/none,dst=/x busybox true"))

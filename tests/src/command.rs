@@ -43,6 +43,14 @@ impl Done {
         )
     }
 
+    /// Panics unless one of the outputs holds `words`; gives itself back.
+    #[track_caller]
+    pub fn tells(self, words: &str) -> Self {
+        let told = self.stderr.contains(words) || self.stdout.contains(words);
+        assert!(told, "neither output says {words:?}\n{}", self.report());
+        self
+    }
+
     /// Panics unless standard error holds `words`; gives itself back.
     #[track_caller]
     pub fn says(self, words: &str) -> Self {

@@ -47,9 +47,19 @@ impl Answer {
 /// Sends one request over a unix socket. `headers` are complete lines' worth of `Name: value`.
 #[track_caller]
 pub fn request(socket: &Path, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
-    let stream = UnixStream::connect(socket)
-        .unwrap_or_else(|error| panic!("could not connect to {}: {error}", socket.display()));
-    stream.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
+    try_request(socket, method, path, headers, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+}
+
+/// The same, without a panic when nobody answers.
+pub fn try_request(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    headers: &[&str],
+    body: &[u8],
+) -> Result<Answer, std::io::Error> {
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     exchange(stream, method, path, headers, body)
 }
 
@@ -58,11 +68,16 @@ pub fn request(socket: &Path, method: &str, path: &str, headers: &[&str], body: 
 pub fn request_over_tcp(address: &str, method: &str, path: &str) -> Answer {
     let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("could not connect to {address}: {error}"));
     stream.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
-    exchange(stream, method, path, &[], b"")
+    exchange(stream, method, path, &[], b"").unwrap_or_else(|error| panic!("{method} {path}: {error}"))
 }
 
-#[track_caller]
-fn exchange(mut stream: impl Read + Write, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
+fn exchange(
+    mut stream: impl Read + Write,
+    method: &str,
+    path: &str,
+    headers: &[&str],
+    body: &[u8],
+) -> Result<Answer, std::io::Error> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n");
     for header in headers {
         head.push_str(header);
@@ -72,16 +87,16 @@ fn exchange(mut stream: impl Read + Write, method: &str, path: &str, headers: &[
         head.push_str(&format!("Content-Length: {}\r\n", body.len()));
     }
     head.push_str("\r\n");
-    stream.write_all(head.as_bytes()).expect("send a request's head");
+    stream.write_all(head.as_bytes())?;
     // A server may answer and close before it has read a body it does not want.
     let _ = stream.write_all(body);
     let mut bytes = Vec::new();
     if let Err(error) = stream.read_to_end(&mut bytes)
         && bytes.is_empty()
     {
-        panic!("{method} {path}: no answer: {error}");
+        return Err(error);
     }
-    parse(&bytes).unwrap_or_else(|| panic!("{method} {path}: no HTTP answer: {}", String::from_utf8_lossy(&bytes)))
+    parse(&bytes).ok_or_else(|| std::io::Error::other(format!("no HTTP answer: {}", String::from_utf8_lossy(&bytes))))
 }
 
 fn parse(bytes: &[u8]) -> Option<Answer> {
