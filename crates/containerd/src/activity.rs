@@ -6,10 +6,13 @@ use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use tokio::sync::watch;
+
 /// The list of running operations.
 #[derive(Debug, Default, Clone)]
 pub struct Activity {
     inner: Arc<Mutex<Inner>>,
+    count: watch::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +35,14 @@ impl Activity {
         inner.next += 1;
         let number = inner.next;
         inner.running.insert(number, (what, Instant::now()));
+        self.count.send_replace(inner.running.len());
         Busy { number, activity: self.clone() }
+    }
+
+    /// Waits until nothing runs.
+    pub async fn idle(&self) {
+        // The sender is ours, so this cannot fail.
+        let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
     }
 
     /// Every operation with its age, and every thread with where it is in the kernel.
@@ -66,6 +76,7 @@ impl Drop for Busy {
     fn drop(&mut self) {
         let mut inner = self.activity.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.running.remove(&self.number);
+        self.activity.count.send_replace(inner.running.len());
     }
 }
 

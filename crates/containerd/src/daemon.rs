@@ -22,8 +22,10 @@ use crate::statedir::StateDir;
 use crate::supervisor::{Config, Supervisor};
 use crate::{debug, server};
 
-/// How long calls in flight may take when the program is asked to stop; dockerd waits 15 s for it.
+/// How long operations in flight may take when the program is asked to stop; dockerd waits 15 s for it.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long clients may take to hear of it.
+const FAREWELL: Duration = Duration::from_secs(1);
 const GRAPHITE_INTERVAL: Duration = Duration::from_secs(10);
 const GRAPHITE_PREFIX: &str = "metrics";
 
@@ -60,7 +62,7 @@ pub async fn run(cli: Cli, mut activated: Activated) -> Result<()> {
         shim: cli.shim,
         start_timeout: cli.start_timeout,
     };
-    let supervisor = Supervisor::start(config, Arc::clone(&hub), metrics, activity).await?;
+    let supervisor = Supervisor::start(config, Arc::clone(&hub), metrics, activity.clone()).await?;
     // The server holds the other end.
     let _ = ready.send(Some(supervisor));
     info!(address = cli.listen, "containerd: grpc api listening");
@@ -73,10 +75,13 @@ pub async fn run(cli: Cli, mut activated: Activated) -> Result<()> {
             anyhow::bail!("the server ended");
         }
     }
-    hub.close();
     let _ = stop.send(true);
-    if tokio::time::timeout(DRAIN, serving).await.is_err() {
-        warn!("calls still in flight are abandoned");
+    if tokio::time::timeout(DRAIN, activity.idle()).await.is_err() {
+        warn!("operations still in flight are abandoned");
+    }
+    hub.close();
+    if tokio::time::timeout(FAREWELL, serving).await.is_err() {
+        info!("not every client has closed its connection");
     }
     Ok(())
 }

@@ -32,7 +32,9 @@ mod service;
 mod shims;
 mod statedir;
 mod supervisor;
-mod time;
+pub mod time;
 
 pub use daemon::run;
+pub use error::{Error, Result};
 pub use limits::raise_open_files;
+pub use time::parse_go_duration;

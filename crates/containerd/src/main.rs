@@ -8,6 +8,9 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use containerd::cli::{Cli, version_line};
 use tracing::error;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The owner of the table and whoever talks to it; nothing that computes.
 const WORKERS: usize = 2;
@@ -30,13 +33,14 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let (level, complaint) = cli.level();
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        .compact()
-        .init();
+    // Every frame of the HTTP/2 library is of no interest, even to somebody who debugs.
+    let targets = Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target("containerd", level)
+        .with_target("docker_containerd", level);
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_target(false).compact();
+    tracing_subscriber::registry().with(lines).with(targets).init();
     if let Some(complaint) = complaint {
         eprintln!("{complaint}");
     }
