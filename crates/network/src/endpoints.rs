@@ -10,11 +10,12 @@ use std::sync::{Arc, Weak};
 use crate::dns::{NameServer, Sockets, Zone};
 use crate::netlink::{self, PortMode, Rtnl, Veth};
 use crate::networks::{BridgeOptions, check_device_name, ensure_bridge};
+use crate::nfnetlink;
 use crate::ports::{self, Asker, Bound};
 use crate::proxy::Proxy;
 use crate::state::{EndpointState, Held, State};
 use crate::sys::{lock, random_id, random_veth_name};
-use crate::{Driver, Endpoint, EndpointRequest, Error, Inner, Network, Result};
+use crate::{Driver, Endpoint, EndpointRequest, Error, Inner, Network, Protocol, Result};
 
 impl Inner {
     /// Checks what can be checked without a sandbox.
@@ -229,10 +230,22 @@ impl Inner {
         }
         self.firewall.remove_ports(&gone);
         let inner = self.me.clone();
+        let address = endpoint.ipv4;
+        let udp: Vec<u16> = endpoint
+            .ports
+            .iter()
+            .filter(|binding| binding.protocol == Protocol::Udp && binding.host_ip.is_ipv4())
+            .map(|binding| binding.container_port)
+            .collect();
         self.runtime.spawn_blocking(move || {
             let Some(inner) = inner.upgrade() else { return };
             if let Err(error) = inner.firewall.sync() {
                 tracing::warn!(%error, "cannot remove the firewall rules of published ports");
+            }
+            for (address, port) in address.iter().flat_map(|address| udp.iter().map(move |port| (*address, *port))) {
+                if let Err(error) = nfnetlink::forget_udp(address, port) {
+                    tracing::warn!(%error, %address, port, "cannot make the kernel forget UDP exchanges");
+                }
             }
         });
     }

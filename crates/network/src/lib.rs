@@ -70,10 +70,17 @@ impl Networks {
         Ok(networks)
     }
 
-    /// Makes namespaces for later, off every path that somebody waits on.
+    /// Makes namespaces for later. Not at once: whoever has just been given one is about to make links, and both need
+    /// the kernel's one lock for that.
     fn refill(&self) {
+        if !self.inner.sandboxes.claim_refill() {
+            return;
+        }
         let inner = self.inner.clone();
-        tokio::task::spawn_blocking(move || inner.sandboxes.refill());
+        tokio::spawn(async move {
+            tokio::time::sleep(sandbox::REFILL_DELAY).await;
+            tokio::task::spawn_blocking(move || inner.sandboxes.refill());
+        });
     }
 
     async fn with<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {

@@ -117,34 +117,62 @@ impl Batch {
     pub(crate) fn send(mut self) -> io::Result<()> {
         let expected = self.messages - 1;
         self.frame(BATCH_END, FLAG_REQUEST, 0, SUBSYSTEM_NFTABLES, &[]);
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        socket.set_cap_ack(true)?;
-        socket.send(&self.bytes, 0)?;
-        // The kernel has worked the batch off within that call: all answers are there.
-        socket.set_non_blocking(true)?;
-        let mut acknowledged = 0;
-        let mut failure = None;
-        let mut buffer = vec![0u8; 8192];
-        loop {
-            let length = match socket.recv(&mut &mut buffer[..], 0) {
-                Ok(length) => length.min(buffer.len()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            };
-            for code in answers(&buffer[..length]) {
-                acknowledged += 1;
-                if code != 0 && failure.is_none() {
-                    failure = Some(io::Error::from_raw_os_error(-code));
-                }
-            }
-        }
+        let (acknowledged, failure) = exchange(&self.bytes)?;
         match failure {
             Some(error) => Err(error),
             None if acknowledged < expected => Err(io::Error::other("nftables batch was not acknowledged")),
             None => Ok(()),
         }
+    }
+}
+
+/// Sends, and counts the acknowledgements; with the first refusal among them.
+fn exchange(bytes: &[u8]) -> io::Result<(u32, Option<io::Error>)> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.set_cap_ack(true)?;
+    socket.send(bytes, 0)?;
+    // The kernel has worked everything off within that call: all answers are there.
+    socket.set_non_blocking(true)?;
+    let mut acknowledged = 0;
+    let mut failure = None;
+    let mut buffer = vec![0u8; 8192];
+    loop {
+        let length = match socket.recv(&mut &mut buffer[..], 0) {
+            Ok(length) => length.min(buffer.len()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok((acknowledged, failure)),
+            Err(error) => return Err(error),
+        };
+        for code in answers(&buffer[..length]) {
+            acknowledged += 1;
+            if code != 0 && failure.is_none() {
+                failure = Some(io::Error::from_raw_os_error(-code));
+            }
+        }
+    }
+}
+
+/// Makes the kernel forget UDP exchanges with a port of a container that has left: they would go on being led to its
+/// address for as long as the peer keeps sending. (Exchanges over TCP are kept: a woken container continues them.)
+pub(crate) fn forget_udp(address: Ipv4Addr, port: u16) -> io::Result<()> {
+    const SUBSYSTEM_CONNTRACK: u16 = 1;
+    const DELETE: u16 = 2;
+    const TUPLE_REPLY: u16 = 2;
+    const FILTER: u16 = 25;
+    // Bits of `CTA_FILTER_REPLY_FLAGS`: compare the source address, the protocol, the source port.
+    const SOURCE_PROTOCOL_PORT: u32 = 1 << 0 | 1 << 3 | 1 << 4;
+    let new = Attributes::default;
+    let protocol = new().bytes(1, &[protocol_number(Protocol::Udp)]).bytes(2, &port.to_be_bytes());
+    let tuple = new().nested(1, new().bytes(1, &address.octets())).nested(2, protocol);
+    let filter = new().bytes(2, &SOURCE_PROTOCOL_PORT.to_ne_bytes());
+    let attributes = new().nested(TUPLE_REPLY, tuple).nested(FILTER, filter);
+    let mut message = Batch { bytes: Vec::new(), messages: 0 };
+    let kind = (SUBSYSTEM_CONNTRACK << 8) | DELETE;
+    message.frame(kind, FLAG_REQUEST | FLAG_ACK, 2, 0, &attributes.0);
+    match exchange(&message.bytes)?.1 {
+        Some(error) if error.raw_os_error() != Some(nix::libc::ENOENT) => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -19,7 +20,10 @@ use crate::sys::{lock, sysctl};
 use crate::{Error, Result};
 
 /// How many namespaces wait ready: a burst of starts is served from here, and refilling follows each take.
-const READY_TARGET: usize = 3;
+const READY_TARGET: usize = 4;
+
+/// How long after a take the stock is filled again.
+pub(crate) const REFILL_DELAY: Duration = Duration::from_millis(30);
 
 /// Index of `lo` in every fresh namespace.
 const LOOPBACK_INDEX: u32 = 1;
@@ -99,11 +103,13 @@ impl Sandboxes {
         self.dir.join(container_id)
     }
 
-    /// Fills the stock of ready namespaces; one caller at a time, others return at once.
+    /// True for the one caller that is to call [`Self::refill`] in a while.
+    pub(crate) fn claim_refill(&self) -> bool {
+        !self.refilling.swap(true, Ordering::AcqRel)
+    }
+
+    /// Fills the stock of ready namespaces; after [`Self::claim_refill`].
     pub(crate) fn refill(&self) {
-        if self.refilling.swap(true, Ordering::AcqRel) {
-            return;
-        }
         while lock(&self.ready).len() < READY_TARGET {
             match Netns::new() {
                 Ok(netns) => lock(&self.ready).push(netns),

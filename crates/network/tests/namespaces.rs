@@ -452,30 +452,51 @@ async fn udp_is_published_by_rule_and_by_proxy() {
     let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut request = named("echo");
     request.ports = vec![PortPublish { protocol: Protocol::Udp, ..publish(None, Some(port), 7) }];
-    host.joined("echo", "bridge", request).await;
-    let netns = std::fs::File::open(host.netns("echo")).unwrap();
-    std::thread::spawn(move || {
-        nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        let socket = std::net::UdpSocket::bind("0.0.0.0:7").unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let mut buffer = [0u8; 2048];
-        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            socket.send_to(&buffer[..length], from).unwrap();
-        }
-    });
+    host.joined("echo", "bridge", request.clone()).await;
+    echo_udp(&host.netns("echo"), 7);
     for address in ["127.0.0.1", "10.214.110.1", "::1"] {
         let from = if address == "::1" { "[::]:0" } else { "0.0.0.0:0" };
         let client = std::net::UdpSocket::bind(from).unwrap();
         client.connect((address, port)).unwrap();
         client.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-        let mut buffer = [0u8; 64];
-        let answered = (0..6).any(|_| {
-            client.send(b"hello").ok();
-            client.recv(&mut buffer).is_ok_and(|length| &buffer[..length] == b"hello")
-        });
+        let answered = answers(&client);
         assert!(answered, "{address}");
     }
+    // A client that goes on from the same port reaches the next container, not the address of the last.
+    let client = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    client.connect(("127.0.0.1", port)).unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(answers(&client));
+    host.networks.release_all("echo").await.unwrap();
+    let again = host.joined("again", "bridge", request).await;
+    assert_eq!(again.ipv4, Some(Ipv4Addr::new(10, 214, 110, 3)));
+    echo_udp(&host.netns("again"), 7);
+    assert!(answers(&client), "after a restart");
     host.end().await;
+}
+
+fn echo_udp(netns: &Path, port: u16) {
+    let netns = std::fs::File::open(netns).unwrap();
+    let (bound, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let socket = std::net::UdpSocket::bind(("0.0.0.0", port)).unwrap();
+        bound.send(()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut buffer = [0u8; 2048];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..length], from);
+        }
+    });
+    wait.recv().unwrap();
+}
+
+fn answers(client: &std::net::UdpSocket) -> bool {
+    let mut buffer = [0u8; 64];
+    (0..6).any(|_| {
+        client.send(b"hello").ok();
+        client.recv(&mut buffer).is_ok_and(|length| &buffer[..length] == b"hello")
+    })
 }
 
 /// Not a test of right or wrong: prints medians. `cargo nextest run -p network --run-ignored only --no-capture`.
@@ -508,7 +529,7 @@ async fn how_long_it_takes() {
             let start = Instant::now();
             host.networks.release_all(&id).await.unwrap();
             times[2].push(start.elapsed());
-            tokio::time::sleep(Duration::from_millis(30)).await;
+            tokio::time::sleep(Duration::from_millis(60)).await;
         }
         let median = |times: &mut Vec<Duration>| {
             times.sort();
