@@ -53,7 +53,7 @@ enum Command {
     /// List, create and delete checkpoints
     Checkpoints(checkpoints::Arguments),
     /// Interact with running containers
-    Containers(containers::Arguments),
+    Containers(Box<containers::Arguments>),
     /// Receive events from the containerd daemon
     Events(events::Arguments),
     /// Get a raw dump of the containerd state
@@ -97,7 +97,7 @@ async fn run(arguments: Arguments) -> Result<u8> {
     let mut client = Client::connect(&arguments.address, arguments.conn_timeout)?;
     match arguments.command {
         Command::Checkpoints(command) => checkpoints::run(&mut client, command).await?,
-        Command::Containers(command) => return containers::run(&mut client, command).await,
+        Command::Containers(command) => return containers::run(&mut client, *command).await,
         Command::Events(command) => events::run(&mut client, command).await?,
         Command::State { id } => containers::state(&mut client, id).await?,
         Command::Version => {
