@@ -17,6 +17,12 @@ pub struct Platform {
     pub variant: String,
 }
 
+/// Words that stand for an architecture when they stand alone.
+const ARCHITECTURES: &[&str] = &[
+    "386", "aarch64", "amd64", "arm", "arm64", "armel", "armhf", "i386", "i686", "loong64", "mips", "mips64",
+    "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64", "s390x", "x86-64", "x86_64",
+];
+
 impl Platform {
     /// This machine.
     pub fn host() -> Self {
@@ -47,7 +53,13 @@ impl Platform {
         let platform = match parts[..] {
             ["linux"] => host,
             [os @ ("windows" | "darwin" | "freebsd")] => Self { os: os.into(), ..host },
-            [architecture] => Self { architecture: architecture.into(), ..host },
+            [architecture] if ARCHITECTURES.contains(&architecture) => {
+                Self { architecture: architecture.into(), ..host }
+            }
+            [_] => {
+                let words = format!("{text:?}: unknown operating system or architecture: invalid argument");
+                return Err(Error::Invalid(words));
+            }
             [os, architecture] => Self { os: os.into(), architecture: architecture.into(), variant: String::new() },
             [os, architecture, variant] => {
                 Self { os: os.into(), architecture: architecture.into(), variant: variant.into() }

@@ -21,7 +21,11 @@ pub(super) async fn dispatch(backends: &Backends, route: Route<'_>, request: Req
         ("GET", ["images", image @ .., "json"]) => inspect(backends, &name(image)?, request).await,
         ("POST", ["images", "load"]) => {
             let quiet = query.bool_or("quiet", true);
-            progress(images.load(quiet, request.into_reader()).await?)
+            // Errors are messages here, too: clients look for them there.
+            match images.load(quiet, request.into_reader()).await {
+                Ok(messages) => progress(messages),
+                Err(error) => progress(Box::pin(futures::stream::iter([Err(error)]))),
+            }
         }
         ("POST", ["images", "create"]) if query.non_empty("fromImage").is_some() => pull(backends, request).await,
         ("POST", ["images", "create"]) => import(backends, request).await,

@@ -316,7 +316,7 @@ impl ImageBackend for Fake {
     }
     async fn load(&self, quiet: bool, _: Reader) -> Result<BoxStream<types::Progress>> {
         self.note(format!("load {quiet}"));
-        Ok(futures::stream::empty().boxed())
+        Err(Error::invalid("not an archive"))
     }
     async fn save(&self, names: Vec<String>) -> Result<BoxStream<Bytes>> {
         self.note(format!("save {names:?}"));

@@ -106,6 +106,16 @@ async fn an_import_is_read_to_its_end() {
 }
 
 #[tokio::test]
+async fn a_load_that_fails_says_so_in_its_messages() {
+    let mut client = Client::new();
+    client.send("POST /images/load?quiet=0 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nbad").await;
+    let answer = client.answer(false).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.contains(r#""error":"not an archive""#), "{}", answer.body);
+    assert_eq!(client.fake.last(), "load false");
+}
+
+#[tokio::test]
 async fn shutdown_lets_running_requests_end_and_cuts_streams() {
     let fake = Fake::default();
     let options = Options { shutdown_grace: Duration::from_millis(200), ..Default::default() };

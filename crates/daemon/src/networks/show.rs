@@ -19,8 +19,7 @@ pub(super) fn show(network: &Network, endpoints: &[Endpoint]) -> NetworkInspect 
                     .map(|(name, a)| (name.as_str(), a.to_string()))
                     .collect(),
             };
-            let options: Map<String> = ipam.options.clone().into();
-            let options = if network.predefined && options.is_empty() { Map::null() } else { options };
+            let options = if ipam.options.is_empty() { Map::null() } else { ipam.options.clone().into() };
             Ipam { driver: "default".into(), options, config: vec![config].into() }
         }
     };
