@@ -154,7 +154,8 @@ fn garbage_ends_its_connection_only() {
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
-        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
+        let refused = [&b"HTTP/1.1 4"[..], b"HTTP/1.1 505"].iter().any(|start| answer.starts_with(start));
+        assert!(answer.is_empty() || refused, "{}", String::from_utf8_lossy(&answer));
     }
     let long = format!("/containers/{}/json", "x".repeat(100_000));
     let answer = request(&engine.socket(), "GET", &long, &[], b"");

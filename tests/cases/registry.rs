@@ -71,7 +71,7 @@ fn a_login_is_asked_for_and_used() {
     let name = format!("{}/private", registry.address);
     engine.ok(&format!("docker tag busybox {name}"));
     engine.fails(&format!("docker push {name}")).says("no basic auth credentials");
-    engine.fails(&format!("docker login -u ann -p wrong {}", registry.address)).says("unauthorized");
+    engine.fails(&format!("docker login -u ann -p wrong {}", registry.address)).says("nauthorized");
     let login = engine.ok(&format!("docker login -u ann -p secret {} 2>&1", registry.address));
     assert!(login.contains("Login Succeeded"), "{login}");
     engine.ok(&format!("docker push {name} && docker rmi {name} && docker pull {name}"));

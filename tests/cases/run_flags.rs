@@ -12,7 +12,7 @@ fn exit_statuses_are_the_programs() {
     engine.ends_with(127, "docker run --rm busybox no-such-program").says("executable file not found in $PATH");
     engine.ends_with(126, "docker run --rm busybox /etc").says("permission denied");
     engine.ends_with(125, "docker run --rm --network nowhere busybox true").says("network nowhere not found");
-    engine.ends_with(137, "docker run --rm busybox sh -c 'kill -9 $$; sleep 9'");
+    engine.ends_with(137, "docker run --rm busybox sh -c 'sh -c \"kill -9 \\$\\$\"; exit $?'");
     engine.ends_with(125, "docker run --name '/bad name' busybox true").says("Invalid container name");
     assert_eq!(engine.ok("docker ps -aq"), "", "--rm left a container");
 }
@@ -164,7 +164,7 @@ fn limits_reach_the_control_groups() {
     let shares = read("--cpu-shares 512", "cpu/cpu.shares", "cpu.weight");
     assert!(shares == "512" || shares == "20" || shares == "59", "{shares}");
     engine.ends_with(125, "docker run --rm -m 1k busybox true").says("Minimum memory limit allowed is 6MB");
-    engine.ends_with(125, "docker run --rm --cpus 1000 busybox true").says("Range of CPUs is from");
+    engine.ends_with(125, "docker run --rm --cpus 1000 busybox true").says("ange of CPUs is from");
     // Whoever takes more than there is gets killed, and that is told.
     let eater = "docker run --name eater -m 20m --memory-swap 20m busybox sh -c 'x=a; while :; do x=$x$x; done'";
     let done = engine.run(eater);
@@ -193,7 +193,7 @@ fn ulimits_sysctls_devices_labels() {
     engine.ends_with(125, "docker run --rm --sysctl kernel.panic=1 busybox true");
     let device = engine.ok("docker run --rm --device /dev/null:/dev/mine busybox ls -l /dev/mine");
     assert!(device.starts_with('c') && device.contains("1,   3"), "{device}");
-    engine.ends_with(125, "docker run --rm --device /dev/nonesuch busybox true").says("no such file or directory");
+    engine.fails("docker run --rm --device /dev/nonesuch busybox true").says("no such file or directory");
     engine.ok("docker create --name labelled --label a=1 --label b busybox");
     assert_eq!(engine.inspect("labelled", "{{json .Config.Labels}}"), r#"{"a":"1","b":""}"#);
     fs::write(engine.home().join("env"), "X=from a file\n").expect("write a file");

@@ -20,7 +20,7 @@ fn capabilities_are_dockers_fourteen() {
     assert_eq!(status(&engine, "--cap-drop ALL --cap-add CHOWN", "CapEff"), "0000000000000001");
     assert_eq!(status(&engine, "--cap-add NET_ADMIN", "CapEff"), "00000000a80435fb");
     assert_eq!(status(&engine, "--cap-drop CAP_NET_RAW", "CapEff"), "00000000a80405fb");
-    engine.ends_with(125, "docker run --rm --cap-add FLY busybox true").says("invalid capability");
+    engine.ends_with(125, "docker run --rm --cap-add FLY busybox true").says("CAP_FLY");
 }
 
 #[test]
@@ -58,6 +58,9 @@ fn the_kernels_files_are_masked() {
             .next_back()
     };
     for point in ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"] {
+        if !std::path::Path::new(point).exists() {
+            continue; // this kernel was built without it
+        }
         assert!(options(point).is_some_and(|options| options.starts_with("ro")), "{point} is not read-only:\n{mounts}");
     }
     for file in ["/proc/kcore", "/proc/keys", "/proc/timer_list"] {

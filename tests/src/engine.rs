@@ -226,6 +226,17 @@ impl Engine {
         self.boot();
     }
 
+    /// Waits until dockerd has ended without having been told to; its exit status.
+    #[track_caller]
+    pub fn ends_by_itself(&self) -> i32 {
+        let mut child = self.dockerd.lock().expect("no holder panics").take().expect("dockerd runs");
+        wait_within(&mut child, BOOT_LIMIT).unwrap_or_else(|| {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("dockerd does not end\n{}", self.log_tail())
+        })
+    }
+
     // --- talking to it
 
     fn shell(&self, script: &str) -> Command {
