@@ -12,6 +12,7 @@
 mod error;
 pub mod explain;
 pub mod program;
+mod rlimits;
 pub mod rpc;
 pub mod session;
 pub mod stats;
@@ -19,4 +20,5 @@ mod sys;
 
 pub use error::{Error, Result};
 pub use program::Program;
+pub use rlimits::needed as limits_are_hidden;
 pub use session::{Event, Launch, Notify, Session};
