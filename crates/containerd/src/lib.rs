@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod activity;
+mod appear;
 mod authority;
 mod bundle;
 mod cgroup;

@@ -107,6 +107,7 @@ async fn create_is_refused_in_the_known_words() {
     daemon.signal("a", "init", 9).await.unwrap();
     daemon.wait_event("exit a init 137").await;
     daemon.assert_clean().await;
+    assert!(!daemon.log().contains("killed"), "a shim did not end by itself:\n{}", daemon.log());
 }
 
 #[tokio::test]
@@ -137,8 +138,12 @@ async fn processes_are_refused_in_the_known_words() {
     assert!(missing.message().starts_with("oci runtime error: "), "{}", missing.message());
     assert!(!dir.join("e2").exists());
     // Nobody in particular is root.
-    let request =
-        types::AddProcessRequest { id: "a".into(), pid: "e3".into(), args: vec!["true".into()], ..Default::default() };
+    let request = types::AddProcessRequest {
+        id: "a".into(),
+        pid: "e3".into(),
+        args: vec!["/bin/true".into()],
+        ..Default::default()
+    };
     c.add_process(request).await.unwrap();
     daemon.wait_event("exit a e3 0").await;
 

@@ -217,19 +217,14 @@ async fn a_restart_finds_everything_again() {
     let leaves = daemon.run("leaves", &["sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.1; done"]).await;
     let e2 = daemon.exec("stays", "e2", &["sleep", "1000"]).await.unwrap();
     let orphan = daemon.run("orphan", &["sleep", "1000"]).await;
-    let orphan_shim = shims_of(&daemon.state_dir().join("orphan").to_string_lossy().into_owned());
     let before = daemon.state("stays").await.unwrap();
 
     daemon.kill();
     signal(leaves.processes[0].system_pid, "TERM");
     signal(e2, "KILL");
     let orphan_pid = orphan.processes[0].system_pid;
-    for shim in fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok()) {
-        if fs::read_link(format!("/proc/{shim}/cwd")).is_ok_and(|cwd| cwd == daemon.state_dir().join("orphan")) {
-            signal(shim, "KILL");
-        }
-    }
-    drop(orphan_shim);
+    let orphans_shim = shims_of(&daemon.state_dir().join("orphan").to_string_lossy());
+    signal(orphans_shim[0], "KILL");
     let status_file = daemon.state_dir().join("leaves/init/exitStatus");
     wait("the exit status", || status_file.exists()).await;
     daemon.again().await;

@@ -24,7 +24,7 @@ fn request(authority: &[u8]) -> Vec<u8> {
     block.extend_from_slice(b"trailers");
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend_from_slice(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
-    for (stream, block) in [(1_u8, block), (3, vec![0x83, 0x86, 0xc1 + 1, 0xc0 + 1, 0xc0, 0xbe])] {
+    for (stream, block) in [(1_u8, block), (3, vec![0x83, 0x86, 0xc1, 0xc0, 0xbf, 0xbe])] {
         bytes.extend_from_slice(&[0, 0, block.len() as u8, 1, 4, 0, 0, 0, stream]);
         bytes.extend_from_slice(&block);
         bytes.extend_from_slice(&[0, 0, 5, 0, 1, 0, 0, 0, stream, 0, 0, 0, 0, 0]);

@@ -126,7 +126,7 @@ fn memory_limits(memory: &mut Map<String, Value>) {
 /// These were unsigned, so that "no limit" was 2⁶⁴ − 1.
 fn signed(object: &mut Map<String, Value>, key: &str) {
     if let Some(number) = object.get(key).and_then(Value::as_u64).filter(|n| i64::try_from(*n).is_err()) {
-        object.insert(key.into(), (number.cast_signed()).into());
+        object.insert(key.into(), (number as i64).into());
     }
 }
 

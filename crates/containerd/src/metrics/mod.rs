@@ -63,7 +63,7 @@ impl Metrics {
             ("fds", Value::Gauge(fs::read_dir("/proc/self/fd").map_or(0, |dir| dir.count() as i64))),
             ("goroutines", Value::Gauge(threads)),
             ("memory-used", Value::Gauge(memory_bytes)),
-            ("tasks", Value::Counter(self.tasks.load(Ordering::Relaxed).cast_signed())),
+            ("tasks", Value::Counter(self.tasks.load(Ordering::Relaxed) as i64)),
         ]
     }
 

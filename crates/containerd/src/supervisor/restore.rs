@@ -12,10 +12,12 @@ use containerd_api::types;
 use rustix::process::Signal;
 use shim::protocol::Exit;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::container::Container;
 use super::{Internal, Shared, exits, start};
+use crate::appear::appear;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::process::HostProcess;
@@ -24,6 +26,8 @@ use crate::shims::{self, Key, Notice, ShimClient};
 use crate::statedir::{ContainerDir, ContainerRecord, Found, INIT, ProcessDir, retired_processes};
 
 const SHIM_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a runtime may take to finish what an earlier docker-containerd has asked for.
+const CREATE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A container for the table.
 #[derive(Debug)]
@@ -36,33 +40,39 @@ pub struct Adopted {
 
 /// Takes over everything in the state directory. One broken container does not stop the rest.
 pub async fn restore(shared: &Arc<Shared>) -> Result<()> {
+    let mut discarding = JoinSet::new();
     for (number, found) in shared.config.state_dir.list()?.into_iter().enumerate() {
         match found {
             Found::Gone(id, dir) => announce_gone(shared, &id, &dir),
             Found::Container(id, dir) => {
                 let key = Key { id: id.as_str().into(), generation: number as u64 + 1 };
-                if let Err(error) = restore_container(shared, key, &dir).await {
+                let keep = restore_container(shared, key, &dir).await.unwrap_or_else(|error| {
                     warn!(%error, id, "cannot take over a container; what is left of it is removed");
-                    discard(shared, &id, &dir).await;
+                    false
+                });
+                if !keep {
+                    let shared = Arc::clone(shared);
+                    discarding.spawn(async move { discard(&shared, &id, &dir).await });
                 }
             }
         }
     }
+    discarding.join_all().await;
     Ok(())
 }
 
-async fn restore_container(shared: &Arc<Shared>, key: Key, dir: &ContainerDir) -> Result<()> {
+/// False when the container has to be discarded.
+async fn restore_container(shared: &Arc<Shared>, key: Key, dir: &ContainerDir) -> Result<bool> {
     let id = Arc::clone(&key.id);
     let record = dir.record()?;
     let init = dir.process(INIT);
     if was_announced(shared, &id, &record, EventKind::Exit, INIT) {
         // Announced, but not removed any more.
-        return dir.remove();
+        return dir.remove().map(|()| true);
     }
     if !init.is_announced() && !was_announced(shared, &id, &record, EventKind::StartContainer, "") {
         warn!(%id, "removing a container that was never started");
-        discard(shared, &id, dir).await;
-        return Ok(());
+        return Ok(false);
     }
     init.mark_announced();
     for (pid, retired) in retired_processes(dir) {
@@ -86,7 +96,7 @@ async fn restore_container(shared: &Arc<Shared>, key: Key, dir: &ContainerDir) -
     shared.internal.send(Internal::Adopt { adopted, done }).await.map_err(|_| Error::Closing)?;
     adopting.await.map_err(|_| Error::Closing)?;
     let Some(shim) = shim else {
-        return notify(shared, &key, Notice::Gone).await;
+        return notify(shared, &key, Notice::Gone).await.map(|()| true);
     };
     start::watch_memory(shared, &container);
     info!(%id, "took over a running container");
@@ -112,7 +122,7 @@ async fn restore_container(shared: &Arc<Shared>, key: Key, dir: &ContainerDir) -
     if shim.is_gone() {
         notify(shared, &key, Notice::Gone).await?;
     }
-    Ok(())
+    Ok(true)
 }
 
 async fn notify(shared: &Shared, key: &Key, notice: Notice) -> Result<()> {
@@ -191,7 +201,12 @@ fn announce_gone_process(shared: &Shared, id: &str, pid: &str, dir: &ProcessDir)
 /// Removes a container that nobody was told of.
 async fn discard(shared: &Shared, id: &str, dir: &ContainerDir) {
     let shim = shims::reconnect(dir.path());
-    let host = dir.process(INIT).host_process();
+    let init = dir.process(INIT);
+    if shim.is_some() && init.path().exists() {
+        // The runtime may be at work; killed now, it would leave what nobody finds again.
+        let _ = tokio::time::timeout(CREATE_PATIENCE, appear(&init.path().join("pid"))).await;
+    }
+    let host = init.host_process();
     let may_exist = shim.is_some() || host.is_some();
     if let Some(connected) = shim {
         let key = Key { id: id.into(), generation: 0 };

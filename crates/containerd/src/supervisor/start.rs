@@ -26,6 +26,8 @@ use crate::statedir::{ContainerRecord, INIT, ProcessRecord};
 
 /// How long a shim whose container could not be started may take to clean up and end.
 const SHIM_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a start that nobody waits for any more may take to come to its end.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A container that runs.
 #[derive(Debug)]
@@ -60,11 +62,17 @@ pub async fn start<T>(
     };
     let Prepared { container, process, restore } = preparing.await.map_err(|_| Error::Closing)??;
     let restoring = restore.is_some();
+    let mut running = Box::pin(run(shared, &container, &process, restore.clone()));
     let result = tokio::select! {
-        result = run(shared, &container, &process, restore.clone()) => result,
+        result = &mut running => result,
         () = tokio::time::sleep(shared.config.start_timeout) => Err(Error::StartTimeout),
-        () = reply.closed() => Err(Error::Cancelled),
+        () = reply.closed() => {
+            // A runtime that is killed half way leaves what nobody finds again.
+            let _ = tokio::time::timeout(CANCEL_PATIENCE, &mut running).await;
+            Err(Error::Cancelled)
+        }
     };
+    drop(running);
     match result {
         Ok(pid) => {
             let process = process.to_api(INIT, pid.unsigned_abs());
@@ -212,8 +220,8 @@ async fn undo(container: &Arc<Container>, error: &Error) {
     let interrupted = matches!(error, Error::StartTimeout | Error::Cancelled | Error::ShimLost);
     let host = container.dir.process(INIT).host_process();
     if let Ok(shim) = container.shim() {
-        // After a failure that the shim reported it has cleaned up and ends by itself.
-        if interrupted || host.is_some() {
+        // After a failure of the runtime the shim has cleaned up and ends by itself.
+        if interrupted || host.is_some() || matches!(error, Error::Shim(_)) {
             shim.kill();
         }
         shim.finish(SHIM_PATIENCE).await;

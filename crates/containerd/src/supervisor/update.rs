@@ -27,7 +27,7 @@ pub async fn resources(shared: &Arc<Shared>, container: &Arc<Container>, resourc
 /// The OCI object. Zero and empty mean "leave it", and are left out: not every runtime reads a zero that way.
 fn oci_resources(r: &UpdateResource) -> Value {
     // Minus one travels as 2⁶⁴ − 1.
-    let signed = |n: u64| (n != 0).then(|| Value::from(n.cast_signed()));
+    let signed = |n: u64| (n != 0).then(|| Value::from(n as i64));
     let unsigned = |n: u64| (n != 0).then(|| Value::from(n));
     let text = |s: &str| (!s.is_empty()).then(|| Value::from(s));
     let section = |fields: Vec<(&str, Option<Value>)>| -> Map<String, Value> {

@@ -384,13 +384,13 @@ pub fn entries(dir: &Path) -> Vec<String> {
     entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// The shims whose working directory is below `dir`.
+/// The shims whose working directory is `dir` or below.
 pub fn shims_of(dir: &str) -> Vec<u32> {
     let pids = entries(Path::new("/proc")).into_iter().filter_map(|name| name.parse::<u32>().ok());
     pids.filter(|pid| {
         let cwd = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
         let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        cwd.starts_with(dir) && comm.starts_with("docker-contain") && cwd != Path::new(dir)
+        cwd.starts_with(dir) && comm.starts_with("docker-contain") && cwd.components().any(|c| c.as_os_str() == "state")
     })
     .collect()
 }

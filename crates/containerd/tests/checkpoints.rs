@@ -1,0 +1,108 @@
+//! Checkpoint and restore with a real CRIU, where there is one that works.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use common::{Daemon, Oci};
+use containerd_api::types;
+
+const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done";
+
+/// The runtimes look for `criu` in the `PATH`.
+fn has_criu() -> bool {
+    let private = "/opt/dormouse/criu/bin";
+    let path = std::env::var("PATH").unwrap_or_default();
+    if Path::new(private).join("criu").exists() && !path.contains(private) {
+        return false;
+    }
+    let works = Command::new("criu").arg("check").output().is_ok_and(|output| output.status.success());
+    if !works {
+        eprintln!("skipped: no CRIU in the PATH that works on this kernel");
+    }
+    works
+}
+
+fn last_number(text: &str) -> u64 {
+    text.lines().filter_map(|line| line.parse().ok()).next_back().unwrap_or(0)
+}
+
+fn create(id: &str, name: &str, dir: &Path, exit: bool) -> types::CreateCheckpointRequest {
+    let checkpoint = types::Checkpoint { name: name.into(), exit, ..Default::default() };
+    let dir = dir.to_string_lossy().into_owned();
+    types::CreateCheckpointRequest { id: id.into(), checkpoint: Some(checkpoint), checkpoint_dir: dir }
+}
+
+#[tokio::test]
+async fn a_container_sleeps_and_wakes_as_often_as_wanted() {
+    if !has_criu() {
+        return;
+    }
+    let mut daemon = Daemon::start(Oci::Runc).await;
+    let mut c = daemon.client.clone();
+    let bundle = daemon.bundle("a", &["sh", "-c", COUNT]);
+    let dir = daemon.dir.join("checkpoints");
+    let stdout = common::mkfifo(&bundle.join("out"));
+    let reader = common::read_fifo(&stdout);
+    let request = types::CreateContainerRequest { stdout: stdout.clone(), ..daemon.request("a", &bundle) };
+    daemon.create(request.clone()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    c.create_checkpoint(create("a", "cp1", &dir, false)).await.unwrap();
+    assert_eq!(daemon.state("a").await.unwrap().len(), 1, "left running");
+    c.create_checkpoint(create("a", "cp2", &dir, true)).await.unwrap();
+    daemon.wait_event("exit a init 137").await;
+    let last = last_number(&reader.join().unwrap());
+    assert!(last > 0);
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(dir.join("cp2/config.json")).unwrap()).unwrap();
+    assert_eq!((record["name"].as_str(), record["exit"].as_bool()), (Some("cp2"), Some(true)));
+
+    for round in 0..3 {
+        let reader = common::read_fifo(&stdout);
+        let request = types::CreateContainerRequest {
+            checkpoint: "cp2".into(),
+            checkpoint_dir: dir.to_string_lossy().into_owned(),
+            ..request.clone()
+        };
+        let container = daemon.create(request).await.unwrap();
+        assert!(container.processes[0].system_pid > 0);
+        if round == 1 {
+            // What was restored is found again like everything else.
+            daemon.kill();
+            daemon.again().await;
+        }
+        assert_eq!(daemon.exec("a", "e", &["true"]).await.map(|pid| pid > 0).ok(), Some(true));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        daemon.signal("a", "init", 9).await.unwrap();
+        let text = reader.join().unwrap();
+        let first = text.lines().find_map(|line| line.parse::<u64>().ok()).unwrap();
+        assert!(first >= last && first <= last + 2, "round {round}: went on from {first}, not {last}");
+        while !daemon.state("").await.unwrap().is_empty() {}
+    }
+    daemon.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_checkpoint_of_one_container_holds_up_no_other() {
+    if !has_criu() {
+        return;
+    }
+    let daemon = Daemon::start(Oci::Runc).await;
+    daemon.run("a", &["sleep", "1000"]).await;
+    daemon.run("b", &["sleep", "1000"]).await;
+    let dir = daemon.dir.join("checkpoints");
+    let mut c = daemon.client.clone();
+    let dumping = tokio::spawn(async move { c.create_checkpoint(create("a", "cp1", &dir, false)).await });
+    let mut calls = 0;
+    while !dumping.is_finished() {
+        let since = std::time::Instant::now();
+        daemon.state("b").await.unwrap();
+        assert!(since.elapsed() < Duration::from_millis(100), "{:?}", since.elapsed());
+        calls += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    dumping.await.unwrap().unwrap();
+    assert!(calls > 0);
+}
