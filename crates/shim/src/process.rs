@@ -69,6 +69,11 @@ impl Process {
         self.streams.outputs.iter().all(|output| output.is_done())
     }
 
+    /// The client has all of it, and nothing of it is in our hands any more.
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.streams.outputs.iter().all(|output| output.is_delivered())
+    }
+
     /// Nothing of it is left to be done, its end having been reported.
     pub(crate) fn is_over(&self) -> bool {
         self.reported && self.streams.outputs.iter().all(|output| output.is_over())
@@ -78,7 +83,8 @@ impl Process {
     /// goes on reading once it is closed.
     pub(crate) fn drain_deadline(&self) -> Option<Instant> {
         let since = self.draining_since?;
-        if self.is_drained() || (self.released && !self.reported) {
+        let is_settled = if self.reported { self.is_delivered() } else { self.is_drained() || self.released };
+        if is_settled {
             return None;
         }
         let ended = self.streams.outputs.iter().all(|output| output.has_ended());

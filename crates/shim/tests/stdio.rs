@@ -228,3 +228,18 @@ fn output_that_nobody_can_ever_read_holds_nothing_up() {
     assert_eq!(fixture.wait_for_shim(), 0);
     assert!(!stdout.exists());
 }
+
+#[test]
+fn what_a_reader_did_not_take_before_it_went_is_kept() {
+    let (mut fixture, mut client) = Fixture::begin(&["sh", "-c", "echo first; cat; echo last"]);
+    let (stdin, stdout) = (fixture.fifo("in"), fixture.fifo("out"));
+    let mut out = reader(&stdout);
+    client.create_and_start(Stdio { stdin, stdout: stdout.clone(), ..Stdio::default() });
+    read_until(&mut out, "first\n");
+    client.ask(Call::CloseStdin { process: "init".into() }).unwrap();
+    // The end is reported although the reader has not read it all.
+    assert_eq!(client.exit("init").status, 0);
+    drop(out);
+    assert_eq!(fixture.wait_for_shim(), 0);
+    assert_eq!(std::fs::read_to_string(&stdout).unwrap(), "last\n");
+}

@@ -56,13 +56,22 @@ pub(crate) struct Output {
     wait: Wait,
     /// See [`Output::abandon`].
     abandoned: bool,
+    /// The stream is at its end, and the reader is given time to read it.
+    closing: bool,
     /// When something last moved towards the client.
     moved_at: Instant,
 }
 
 impl Output {
     pub(crate) fn new(source: Inner, sink: Sink) -> Self {
-        Self { source: Some(source), sink: Some(sink), wait: Wait::Source, abandoned: false, moved_at: Instant::now() }
+        Self {
+            source: Some(source),
+            sink: Some(sink),
+            wait: Wait::Source,
+            abandoned: false,
+            closing: false,
+            moved_at: Instant::now(),
+        }
     }
 
     /// What to poll for.
@@ -91,6 +100,17 @@ impl Output {
 
     /// Everything that will come has come and was given on or left for later.
     pub(crate) fn is_done(&self) -> bool {
+        self.sink.as_ref().is_none_or(|_| self.is_closing())
+    }
+
+    /// All was given on, and only the reader has not read it all. The kernel does not tell when it has, so this is to
+    /// be given a turn from time to time.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing && self.sink.as_ref().is_some_and(|sink| !sink.has_backlog())
+    }
+
+    /// The client has everything it will have of us.
+    pub(crate) fn is_delivered(&self) -> bool {
         self.sink.is_none()
     }
 
@@ -112,32 +132,29 @@ impl Output {
     /// Moves what can be moved now. Gives what went wrong at the end of the stream.
     pub(crate) fn turn(&mut self) -> Option<Error> {
         for _ in 0..STEPS_PER_TURN {
-            match self.step() {
-                Step::Moved => self.moved_at = Instant::now(),
-                Step::SourceEmpty => {
-                    self.wait = Wait::Source;
-                    return None;
+            self.wait = match self.step() {
+                Some(Step::Moved) => {
+                    self.moved_at = Instant::now();
+                    continue;
                 }
-                Step::SinkFull => {
-                    self.wait = Wait::Target;
-                    return None;
-                }
-                Step::Stuck => {
-                    self.wait = Wait::Nothing;
-                    return None;
-                }
-                Step::SourceEnded => {
+                Some(Step::SourceEnded) => {
                     self.source = None;
-                    self.wait = Wait::Target;
-                    let Some(sink) = self.sink.as_ref() else {
-                        self.wait = Wait::Nothing;
-                        return None;
-                    };
-                    if !sink.has_backlog() || sink.is_readerless() {
-                        return self.close();
-                    }
+                    continue;
                 }
-            }
+                Some(Step::SourceEmpty) => Wait::Source,
+                Some(Step::SinkFull) => Wait::Target,
+                Some(Step::Stuck) => Wait::Nothing,
+                None => {
+                    let problem = self.close();
+                    if problem.is_none() && self.sink.is_none() && self.source.is_some() {
+                        // Abandoned: the rest of what comes is thrown away.
+                        continue;
+                    }
+                    self.wait = if self.has_backlog() { Wait::Target } else { Wait::Nothing };
+                    return problem;
+                }
+            };
+            return None;
         }
         // More to do: both ends are likely ready, so that poll comes straight back.
         self.wait = if self.source.is_some() && !self.has_backlog() { Wait::Source } else { Wait::Target };
@@ -169,26 +186,23 @@ impl Output {
         self.sink.as_ref().is_some_and(Sink::has_backlog)
     }
 
-    fn step(&mut self) -> Step {
+    /// One step; `None` when all that was to be given on was given on.
+    fn step(&mut self) -> Option<Step> {
+        let has_ended = self.source.is_none() || self.abandoned;
         match (&self.source, &mut self.sink) {
-            (Some(_), Some(sink)) if self.abandoned => {
-                if sink.has_backlog() && !sink.is_readerless() {
-                    return sink.give_backlog();
-                }
-                self.close();
-                Step::Moved
-            }
-            (Some(Inner::Pipe(pipe)), Some(sink)) => sink.take_pipe(pipe.as_fd()),
-            (Some(Inner::Terminal(master)), Some(sink)) => sink.take_terminal(master.as_fd()),
-            (Some(source), None) => discard(source.fd()),
-            (None, Some(sink)) if sink.has_backlog() && !sink.is_readerless() => sink.give_backlog(),
-            (None, _) => Step::SourceEnded,
+            (_, Some(sink)) if has_ended => (sink.has_backlog() && !sink.is_readerless()).then(|| sink.give_backlog()),
+            (Some(Inner::Pipe(pipe)), Some(sink)) => Some(sink.take_pipe(pipe.as_fd())),
+            (Some(Inner::Terminal(master)), Some(sink)) => Some(sink.take_terminal(master.as_fd())),
+            (Some(source), None) => Some(discard(source.fd())),
+            (None, _) => None,
         }
     }
 
+    /// Ends the client's stream as far as that can be done now.
     fn close(&mut self) -> Option<Error> {
         match self.sink.take()?.close() {
             Ok(sink) => {
+                self.closing = sink.is_some();
                 self.sink = sink;
                 None
             }

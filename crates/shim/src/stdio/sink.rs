@@ -10,6 +10,8 @@
 //!   that nobody can ever come.
 //! * **A reader comes late**: it is given what the FIFO still held, then the spill, then what follows.
 //! * **A reader is slow**: the container waits for it.
+//! * **The process ended and the reader has not read all**: the FIFO is held until it has, so that nothing is lost if
+//!   the reader goes before.
 //! * **The process ended and nobody reads**: what is left is put into an ordinary file that takes the FIFO's name
 //!   ([`Sink::close`]). Whoever opens that name later reads the rest and its end, and never waits for a writer.
 
@@ -231,15 +233,24 @@ impl Sink {
     }
 
     /// Ends the stream. With a reader, it is told by the end of file; without one, everything that was not read takes
-    /// the FIFO's place as an ordinary file. Gives the sink back when a reader came just then and is owed the spill.
+    /// the FIFO's place as an ordinary file. Gives the sink back while the reader has not taken everything: should it
+    /// go before it has, what it left is still there; and should one come just now, it is owed the spill.
     pub(crate) fn close(mut self) -> Result<Option<Self>, Error> {
-        if !self.is_fifo || self.replaced || has_reader(self.fd.as_fd()) {
+        if !self.is_fifo || self.broken {
             return Ok(None);
         }
-        self.leave_rest()?;
-        self.replaced = true;
+        if !self.replaced && !has_reader(self.fd.as_fd()) {
+            self.leave_rest()?;
+            self.replaced = true;
+        }
         self.look_for_reader();
-        Ok((!self.readerless && self.spill.is_some()).then_some(self))
+        let is_owed = !self.readerless && (self.spill.is_some() || self.has_content());
+        Ok(is_owed.then_some(self))
+    }
+
+    /// Whether something that was given on has not been read yet.
+    fn has_content(&self) -> bool {
+        matches!(rustix::io::ioctl_fionread(&self.fd), Ok(count) if count > 0)
     }
 
     /// Leaves what is left as an ordinary file even though somebody holds the FIFO open and does not read it.

@@ -76,7 +76,7 @@ impl Shim {
     pub(super) fn is_finished(&self) -> bool {
         match self.ending {
             Ending::Told { until } => {
-                let delivered = self.processes.values().all(|process| process.is_drained());
+                let delivered = self.processes.values().all(|process| process.is_delivered());
                 delivered && (self.clients.all_told() || Instant::now() >= until)
             }
             Ending::NotYet => {

@@ -21,6 +21,7 @@ use crate::error::{Context, Error};
 use crate::log::Log;
 use crate::process::Process;
 use crate::runtime::Runtime;
+use crate::stdio::Output;
 use crate::sys;
 use ending::Ending;
 use jobs::{Job, Orphan};
@@ -33,6 +34,9 @@ const IDLE_LIMIT: Duration = Duration::from_secs(30);
 
 /// How often a reader is looked for where the kernel will not tell (no inotify instance to be had).
 const READER_RETRY: Duration = Duration::from_millis(200);
+
+/// How often, at the longest, a reader is looked after that has not yet read the end of a stream.
+const CLOSING_RETRY: Duration = Duration::from_millis(100);
 
 /// What a shim is told on its command line.
 #[derive(Debug)]
@@ -250,12 +254,8 @@ impl Shim {
 
     /// Sees to it that a reader who comes where there is none is noticed.
     fn watch_for_readers(&mut self) {
-        let wanted: Vec<PathBuf> = self
-            .processes
-            .values()
-            .flat_map(|process| &process.streams.outputs)
-            .filter_map(|output| output.awaits_reader().map(PathBuf::from))
-            .collect();
+        let wanted: Vec<PathBuf> =
+            self.outputs().filter_map(|output| output.awaits_reader().map(PathBuf::from)).collect();
         if wanted.is_empty() {
             self.reader_watch = None;
             return;
@@ -292,7 +292,11 @@ impl Shim {
         let blind = self.reader_watch.as_ref().is_some_and(|watch| watch.inotify.is_none());
         let retry = blind.then(|| Instant::now() + READER_RETRY);
         let idle = (self.is_unused() && self.clients.is_empty()).then(|| self.started_at + IDLE_LIMIT);
-        draining.chain(retry).chain(idle).chain(self.ending_deadline()).min()
+        let closing = self.outputs().filter(|output| output.is_closing()).map(|output| {
+            let waited = output.moved_at().elapsed();
+            Instant::now() + (waited / 8).clamp(Duration::from_millis(1), CLOSING_RETRY)
+        });
+        draining.chain(closing).chain(retry).chain(idle).chain(self.ending_deadline()).min()
     }
 
     fn check_deadlines(&mut self) {
@@ -302,6 +306,9 @@ impl Shim {
         let now = Instant::now();
         let mut problems = Vec::new();
         for process in self.processes.values_mut() {
+            for output in process.streams.outputs.iter_mut().filter(|output| output.is_closing()) {
+                problems.extend(output.turn());
+            }
             if process.drain_deadline().is_none_or(|deadline| now < deadline) {
                 continue;
             }
@@ -317,6 +324,10 @@ impl Shim {
         for error in problems {
             self.log.warn(&error.to_string());
         }
+    }
+
+    fn outputs(&self) -> impl Iterator<Item = &Output> {
+        self.processes.values().flat_map(|process| &process.streams.outputs)
     }
 
     /// Nobody has asked for a container yet.

@@ -32,7 +32,13 @@ impl Fixture {
         // As long as a real container's name.
         let id = format!("{:x<64}", format!("shimtest-{number}-"));
         let root = base.path().join("runc").display().to_string();
-        let fixture = Self { id, runtime: "runc".into(), runtime_args: vec!["--root".into(), root], shim: None, base };
+        let fixture = Self {
+            id,
+            runtime: std::env::var("SHIM_TEST_RUNTIME").unwrap_or("runc".into()),
+            runtime_args: vec!["--root".into(), root],
+            shim: None,
+            base,
+        };
         fs::create_dir_all(fixture.dir().join("init")).unwrap();
         let bundle = fixture.bundle();
         fs::create_dir_all(bundle.join("rootfs/bin")).unwrap();
