@@ -28,7 +28,6 @@
 //! Everything but the registry client is synchronous and may block on disk: call it where that does no harm
 //! (`spawn_blocking`).
 #![forbid(unsafe_code)]
-#![allow(dead_code)]
 
 mod changes;
 pub mod config;
@@ -40,12 +39,13 @@ mod extract;
 mod instructions;
 mod load;
 mod make;
-mod manifest;
+pub mod manifest;
 mod overlay;
 mod platform;
 mod progress;
 mod query;
 mod reference;
+pub mod registry;
 mod remove;
 mod save;
 mod shared;
