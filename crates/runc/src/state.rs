@@ -122,7 +122,7 @@ impl Container {
         let config = serde_json::to_vec(spec).doing(|| "encode the configuration".into())?;
         let written = write_file(&container.dir.join(CONFIG), &config).and_then(|()| container.save());
         if let Err(err) = written {
-            let _ = fs::remove_dir_all(&container.dir);
+            let _ = remove_directory(&container.dir);
             return Err(err);
         }
         Ok(container)
@@ -225,12 +225,29 @@ impl Container {
 
     /// Removes its directory.
     pub fn forget(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.dir) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => {
-                Err(Error::Io { what: format!("remove {}", self.dir.display()), source: err })
+        remove_directory(&self.dir)
+    }
+}
+
+/// Removes a container's directory: the files in it, and directories that are empty. Never goes further down, because
+/// a root file system may be mounted there while a restore is under way.
+pub fn remove_directory(dir: &Path) -> Result<()> {
+    let remove = || -> io::Result<()> {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir(entry.path())?;
+            } else {
+                fs::remove_file(entry.path())?;
             }
-            _ => Ok(()),
         }
+        fs::remove_dir(dir)
+    };
+    match remove() {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Io { what: format!("remove {}", dir.display()), source: err })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -294,6 +311,19 @@ mod tests {
         let ticks = process_stat(pid).unwrap().start_ticks;
         assert!(is_alive(pid, ticks));
         assert!(!is_alive(pid, ticks + 1));
+    }
+
+    #[test]
+    fn removal_never_descends() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("c");
+        fs::create_dir_all(dir.join("criu-root/bin")).unwrap();
+        fs::write(dir.join("state.json"), "{}").unwrap();
+        assert!(remove_directory(&dir).is_err());
+        assert!(dir.join("criu-root/bin").is_dir());
+        fs::remove_dir(dir.join("criu-root/bin")).unwrap();
+        remove_directory(&dir).unwrap();
+        assert!(!dir.exists());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Instant;
 use criu::rpc;
 use criu::{Event, Launch, Notify, Program, Session};
 use libcontainer::oci_spec::runtime::Spec;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 
 use super::dump::cgroup_options;
@@ -28,6 +28,8 @@ use crate::state::{Container, Status, check_id};
 use crate::sys;
 
 const LOG: &str = "restore.log";
+/// Where the root file system is bound for CRIU.
+const CRIU_ROOT: &str = "criu-root";
 /// runc's name for a network namespace that is not in the images.
 pub(super) const NETWORK_KEY: &str = "extRootNetNS";
 /// runc's name for a pid namespace that is not in the images.
@@ -86,6 +88,9 @@ pub fn restore(root: &Path, id: &str, spec: &Spec, request: Request<'_>) -> Resu
     let work = request.work.to_owned();
     let result =
         make_mask_directory(&mut container).and_then(|()| wake(&mut container, spec, &program, &options, request));
+    // It lies in our own mount namespace; gone it must be before the directory is touched.
+    let _ = umount2(&container.dir.join(CRIU_ROOT), MntFlags::MNT_DETACH);
+    let _ = fs::remove_dir(container.dir.join(CRIU_ROOT));
     if let Err(err) = result {
         discard(&container);
         return Err(err);
@@ -148,7 +153,7 @@ fn wake(
             options.join_ns.push(rpc::JoinNamespace { ns: name.into(), ns_file });
         }
     }
-    stdio(container, chosen, &request, &mut launch, &mut options)?;
+    stdio(chosen, &request, &mut launch, &mut options)?;
     if chosen.tcp == Tcp::Established
         && let Some(network) = &mut network
     {
@@ -230,7 +235,7 @@ fn bind_root(container: &Container) -> Result<PathBuf> {
     sys::unshare(libc::CLONE_NEWNS).doing(|| "make a mount namespace".into())?;
     let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
     mount(None::<&str>, "/", None::<&str>, slave, None::<&str>).doing(|| "make mounts private".into())?;
-    let path = container.dir.join("criu-root");
+    let path = container.dir.join(CRIU_ROOT);
     let doing = || format!("bind the root file system to {}", path.display());
     fs::create_dir(&path).doing(doing)?;
     let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
@@ -239,13 +244,7 @@ fn bind_root(container: &Container) -> Result<PathBuf> {
 }
 
 /// Our standard streams become CRIU's, and take the place of the pipes that the checkpoint knows.
-fn stdio(
-    container: &Container,
-    chosen: &Options,
-    request: &Request<'_>,
-    launch: &mut Launch<'_>,
-    options: &mut rpc::Options,
-) -> Result<()> {
+fn stdio(chosen: &Options, request: &Request<'_>, launch: &mut Launch<'_>, options: &mut rpc::Options) -> Result<()> {
     let text = read_small(request.image, DESCRIPTORS)?;
     let descriptors: Vec<String> = match text {
         Some(text) => serde_json::from_slice(&text).doing(|| format!("parse {DESCRIPTORS}"))?,
@@ -266,7 +265,6 @@ fn stdio(
     for (fd, name) in &chosen.external_files {
         options.inherit_fd.push(rpc::InheritFd { key: name.clone(), fd: *fd as i32 });
     }
-    let _ = container;
     Ok(())
 }
 

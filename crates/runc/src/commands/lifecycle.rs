@@ -13,7 +13,7 @@ use crate::launch::create::{self, ConsoleSocket, Options};
 use crate::launch::relay::Terminal;
 use crate::launch::{relay, wait};
 use crate::spec;
-use crate::state::{Container, Status, check_id};
+use crate::state::{Container, Status, check_id, remove_directory};
 
 /// The bundle given or the current directory, resolved.
 pub fn bundle_directory(bundle: &cli::Bundle) -> Result<PathBuf> {
@@ -193,7 +193,7 @@ pub fn delete(root: &Path, arguments: &cli::Delete) -> Result<i32> {
             check_id(&arguments.id)?;
             let dir = root.join(&arguments.id);
             if dir.is_dir() {
-                fs::remove_dir_all(&dir).doing(|| format!("remove {}", dir.display()))?;
+                remove_directory(&dir)?;
                 return Ok(0);
             }
             return if arguments.force { Ok(0) } else { Err(Error::NoContainer) };
