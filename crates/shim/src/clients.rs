@@ -24,7 +24,8 @@ const MAX_QUEUED: usize = 256;
 /// The socket and its connections.
 #[derive(Debug)]
 pub(crate) struct Clients {
-    listener: OwnedFd,
+    /// Gone once nobody is to come any more.
+    listener: Option<OwnedFd>,
     connections: Vec<Connection>,
     next_id: u64,
 }
@@ -57,11 +58,17 @@ impl Clients {
         rustix::process::umask(before);
         bound.at("bind", path)?;
         rustix::net::listen(&listener, 16).at("listen", path)?;
-        Ok(Self { listener, connections: Vec::new(), next_id: 0 })
+        Ok(Self { listener: Some(listener), connections: Vec::new(), next_id: 0 })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.connections.is_empty()
+    }
+
+    /// Ends every connection and takes no more.
+    pub(crate) fn close(&mut self) {
+        self.listener = None;
+        self.connections.clear();
     }
 
     /// Nobody is owed anything.
@@ -76,13 +83,15 @@ impl Clients {
             flags.set(PollFlags::OUT, !connection.queue.is_empty());
             (Source::Connection(connection.id), connection.socket.as_fd(), flags)
         });
-        std::iter::once((Source::Listener, self.listener.as_fd(), PollFlags::IN)).chain(connections)
+        let listener = self.listener.iter().map(|listener| (Source::Listener, listener.as_fd(), PollFlags::IN));
+        listener.chain(connections)
     }
 
     /// Takes whoever has called.
     pub(crate) fn accept(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        while let Ok(socket) = rustix::net::accept_with(&self.listener, flags) {
+        let Some(listener) = &self.listener else { return };
+        while let Ok(socket) = rustix::net::accept_with(listener, flags) {
             if self.connections.len() < MAX_CLIENTS {
                 let id = self.next_id;
                 self.next_id += 1;

@@ -13,7 +13,8 @@
 //! socket address, so connect with [`connect`].
 //!
 //! How a shim ends: by itself, after [`Message::Exit`] of `init` was sent; after a [`Call::Create`] that failed was
-//! answered; or when nobody has asked it for anything within half a minute of its start.
+//! answered; or when nobody has asked it for anything within half a minute of its start. A reader who has then not
+//! taken all output is left to a copy of the shim, which has no socket and ends within a minute.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};

@@ -91,3 +91,22 @@ pub(crate) fn kill(pid: i32, signal: i32) -> rustix::io::Result<()> {
     }
     Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL))
 }
+
+/// Which of the two we are after [`leave_behind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Half {
+    /// The one that was started by docker-containerd.
+    Parent,
+    /// The one that stays.
+    Child,
+}
+
+/// Splits off a copy of us that stays when we end.
+pub(crate) fn leave_behind() -> Result<Half, Error> {
+    // SAFETY: this program has one thread, so the copy may go on as if nothing had happened.
+    match unsafe { libc::fork() } {
+        0 => Ok(Half::Child),
+        pid if pid > 0 => Ok(Half::Parent),
+        _ => Err(io::Error::last_os_error()).during("fork"),
+    }
+}

@@ -237,9 +237,14 @@ fn what_a_reader_did_not_take_before_it_went_is_kept() {
     client.create_and_start(Stdio { stdin, stdout: stdout.clone(), ..Stdio::default() });
     read_until(&mut out, "first\n");
     client.ask(Call::CloseStdin { process: "init".into() }).unwrap();
-    // The end is reported although the reader has not read it all.
+    // The end is reported, and the shim's place is free, although the reader has not read it all.
     assert_eq!(client.exit("init").status, 0);
-    drop(out);
     assert_eq!(fixture.wait_for_shim(), 0);
+    drop(out);
+    let end = Instant::now() + Duration::from_secs(10);
+    while std::fs::metadata(&stdout).unwrap().file_type().is_fifo() {
+        assert!(Instant::now() < end, "what was not read is not kept");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     assert_eq!(std::fs::read_to_string(&stdout).unwrap(), "last\n");
 }

@@ -3,7 +3,8 @@
 //! An exec is reported when its output is drained. For init the order is: its exit status is on disk; runtime calls
 //! that are under way come to their end (a checkpoint that stops the container is one); `kill --all`, where the kernel
 //! has not done that by itself (init was not the first process of its own pid namespace); every exec is reported and
-//! the output drained; `delete`; init is reported; the shim ends when everybody was told and nobody is left reading.
+//! the output drained; `delete`; init is reported; the shim ends when everybody was told. If a reader has still not
+//! taken everything then, a copy of the shim stays with the FIFOs for a while, and with nothing else.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::error::Error;
 use crate::process::DRAIN_LIMIT;
 use crate::protocol::Message;
 use crate::runtime::Capture;
-use crate::sys;
+use crate::sys::{self, Half};
 
 /// How long a runtime call may go on after init has ended.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -84,6 +85,21 @@ impl Shim {
             }
             _ => false,
         }
+    }
+
+    /// With nothing left but a reader to be waited for, a copy of us does that, so that whoever waits for our end need
+    /// not. True for the one of us that may go.
+    pub(super) fn is_relieved(&mut self) -> Result<bool, Error> {
+        let Ending::Told { until } = self.ending else { return Ok(false) };
+        if self.is_copy || !(self.clients.all_told() || Instant::now() >= until) {
+            return Ok(false);
+        }
+        if sys::leave_behind()? == Half::Parent {
+            return Ok(true);
+        }
+        self.is_copy = true;
+        self.clients.close();
+        Ok(false)
     }
 
     /// The container was not made; its shim ends with the answer.

@@ -72,6 +72,8 @@ pub struct Shim {
     ending: Ending,
     /// Init's end does not take all others with it.
     kill_all_needed: bool,
+    /// Left behind with readers who have not read the end.
+    is_copy: bool,
     /// Only while some FIFO has no reader.
     reader_watch: Option<ReaderWatch>,
     started_at: Instant,
@@ -125,6 +127,7 @@ impl Shim {
             orphans: Vec::new(),
             ending: Ending::NotYet,
             kill_all_needed: true,
+            is_copy: false,
             reader_watch: None,
             started_at: Instant::now(),
         })
@@ -142,7 +145,7 @@ impl Shim {
             self.check_deadlines();
             self.advance_ending();
             self.watch_for_readers();
-            if self.is_finished() {
+            if self.is_finished() || self.is_relieved()? {
                 return Ok(());
             }
         }
