@@ -271,3 +271,38 @@ async fn terminate_leaves_containers_running() {
     daemon.signal("a", "init", 9).await.unwrap();
     daemon.wait_event("exit a init 137").await;
 }
+
+/// The configuration as dockerd 17.03 writes it.
+fn make_rc2(spec: &mut serde_json::Value) {
+    use serde_json::json;
+    let no_limit = 18_446_744_073_709_551_615_u64;
+    spec["ociVersion"] = "1.0.0-rc2-dev".into();
+    spec["platform"] = json!({"os": "linux", "arch": "amd64"});
+    spec["process"]["consoleSize"] = json!({"height": 0, "width": 0});
+    spec["process"]["capabilities"] = json!(["CAP_KILL", "CAP_CHOWN"]);
+    spec["linux"]["resources"]["disableOOMKiller"] = false.into();
+    spec["linux"]["resources"]["memory"] = json!({"limit": 32 << 20, "swappiness": no_limit});
+    spec["linux"]["resources"]["oomScoreAdj"] = 10.into();
+    spec["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"name": "mkdir", "action": "SCMP_ACT_ERRNO", "args": []},
+                     {"name": "mkdirat", "action": "SCMP_ACT_ERRNO", "args": null}]
+    });
+}
+
+#[tokio::test]
+async fn a_bundle_of_dockerd_17_runs_on_a_runtime_of_today() {
+    for oci in [Oci::Runc, Oci::Crun] {
+        let daemon = Daemon::start(oci).await;
+        let script = "cat /proc/self/oom_score_adj; grep CapBnd /proc/self/status; busybox mkdir /tmp/x && echo made";
+        let script = script.replace("grep", "busybox grep");
+        let bundle = daemon.bundle_with("a", &["sh", "-c", &script], make_rc2);
+        let container = daemon.create(daemon.request_with_output("a", &bundle)).await.unwrap();
+        assert_eq!(container.processes[0].capabilities, ["CAP_KILL", "CAP_CHOWN"]);
+        daemon.wait_event("exit a init 1").await;
+        let output = daemon.output("a");
+        assert!(output.starts_with("10\nCapBnd:\t0000000000000021\n"), "{output}");
+        assert!(output.contains("mkdir: can't create directory '/tmp/x': Operation not permitted"), "{output}");
+        assert!(bundle.join("config.json.rc2").exists());
+    }
+}
