@@ -51,3 +51,16 @@ pub struct Config {
     /// The version that is told.
     pub version: &'static str,
 }
+
+impl Config {
+    /// How registries are spoken to.
+    pub(crate) fn registry_options(&self) -> images::registry::RegistryOptions {
+        images::registry::RegistryOptions {
+            insecure: self.insecure_registries.clone(),
+            mirrors: self.registry_mirrors.clone(),
+            concurrent_downloads: self.max_concurrent_downloads,
+            concurrent_uploads: self.max_concurrent_uploads,
+            ..Default::default()
+        }
+    }
+}

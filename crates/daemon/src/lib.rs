@@ -44,6 +44,7 @@ pub struct Daemon {
     pub(crate) containers: Containers,
     pub(crate) execs: Execs,
     pub(crate) images: ::images::Images,
+    pub(crate) registry: ::images::registry::Registry,
     pub(crate) networks: ::network::Networks,
     pub(crate) volumes: Volumes,
     pub(crate) events: Events,
@@ -65,6 +66,7 @@ impl Daemon {
         let records = Records::open(&config.data_root)?;
         let data_root = config.data_root.clone();
         let images = error::blocking(move || Ok(::images::Images::open(&data_root)?)).await?;
+        let registry = ::images::registry::Registry::new(images.clone(), config.registry_options());
         let networks = ::network::Networks::open(config.network.clone()).await?;
         let id = records.setting("engine-id", system::new_engine_id)?;
         let containers = Containers::load(&records)?;
@@ -76,6 +78,7 @@ impl Daemon {
             containers,
             execs: Execs::default(),
             images,
+            registry,
             networks,
             volumes,
             events: Events::default(),

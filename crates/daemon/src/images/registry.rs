@@ -1,41 +1,123 @@
-//! Pull, push, log in.
+//! Pull, push, log in. A client that goes away cancels its pull or push.
 
+use std::future::Future;
+
+use ::images::registry::{Credentials, ProgressSender, PullRequest};
+use ::images::{Platform, Reference};
 use api::backend::{BoxStream, RegistryAuth};
 use api::types;
+use futures::StreamExt as _;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
+use super::work::{self, WAITING, show};
 use crate::Daemon;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 impl Daemon {
     pub(super) async fn image_pull(
         &self,
-        _image: &str,
-        _tag: &str,
-        _platform: Option<String>,
-        _auth: Option<RegistryAuth>,
+        image: &str,
+        tag: &str,
+        platform: Option<String>,
+        auth: Option<RegistryAuth>,
     ) -> Result<BoxStream<types::Progress>> {
-        Err(Error::NotImplemented("pulling images is not implemented".into()))
+        let reference = if tag.is_empty() { Reference::parse(image)? } else { Reference::from_parts(image, tag)? };
+        let platform = platform.as_deref().map(Platform::parse).transpose()?;
+        let request = PullRequest { reference, platform, credentials: credentials(auth) };
+        let daemon = self.arc();
+        transfer(move |progress| async move {
+            daemon.registry.pull(&request, &progress).await?;
+            let reference = &request.reference;
+            daemon.image_event("pull", &reference.familiar(), &reference.familiar_name());
+            Ok(())
+        })
+        .await
     }
 
     pub(super) async fn image_push(
         &self,
-        _image: &str,
-        _tag: &str,
-        _auth: Option<RegistryAuth>,
+        image: &str,
+        tag: &str,
+        auth: Option<RegistryAuth>,
     ) -> Result<BoxStream<types::Progress>> {
-        Err(Error::NotImplemented("pushing images is not implemented".into()))
+        let reference = if tag.is_empty() { Reference::parse(image)? } else { Reference::parse(image)?.with_tag(tag)? };
+        let daemon = self.arc();
+        transfer(move |progress| async move {
+            daemon.registry.push(&reference, credentials(auth), &progress).await?;
+            daemon.image_event("push", &reference.familiar(), &reference.familiar_name());
+            Ok(())
+        })
+        .await
     }
 
     pub(super) async fn image_distribution(
         &self,
-        _name: &str,
-        _auth: Option<RegistryAuth>,
+        name: &str,
+        auth: Option<RegistryAuth>,
     ) -> Result<types::DistributionInspect> {
-        Err(Error::NotImplemented("asking registries is not implemented".into()))
+        let remote = self.registry.inspect(&Reference::parse(name)?, credentials(auth)).await?;
+        let platform = |platform: Platform| types::Platform {
+            architecture: platform.architecture,
+            os: platform.os,
+            variant: platform.variant,
+            ..Default::default()
+        };
+        Ok(types::DistributionInspect {
+            descriptor: types::Descriptor {
+                media_type: remote.descriptor.media_type,
+                digest: remote.descriptor.digest.to_string(),
+                size: i64::try_from(remote.descriptor.size).unwrap_or(i64::MAX),
+                ..Default::default()
+            },
+            platforms: remote.platforms.into_iter().map(platform).collect(),
+        })
     }
 
     /// Checks credentials against their registry.
-    pub(crate) async fn registry_login(&self, _auth: RegistryAuth) -> Result<types::AuthResponse> {
-        Err(Error::NotImplemented("logging in to registries is not implemented".into()))
+    pub(crate) async fn registry_login(&self, auth: RegistryAuth) -> Result<types::AuthResponse> {
+        let server = auth.server_address.clone();
+        let login = self.registry.login(&server, credentials(Some(auth))).await?;
+        Ok(types::AuthResponse { identity_token: login.identity_token, status: login.status })
     }
+}
+
+fn credentials(auth: Option<RegistryAuth>) -> Credentials {
+    let auth = auth.unwrap_or_default();
+    Credentials {
+        username: auth.username,
+        password: auth.password,
+        identity_token: auth.identity_token,
+        registry_token: auth.registry_token,
+    }
+}
+
+/// Runs a transfer that tells of its progress, for as long as the client listens.
+async fn transfer<F>(work: impl FnOnce(ProgressSender) -> F) -> Result<BoxStream<types::Progress>>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let (tell, mut progress) = ProgressSender::channel();
+    let (sender, receiver) = mpsc::channel(WAITING);
+    // The sender goes into the work, so that its messages end when it does.
+    let work = work(tell);
+    let task = AbortOnDropHandle::new(tokio::spawn(async move {
+        let forward = async {
+            while let Some(message) = progress.recv().await {
+                if sender.send(Ok(show(message))).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let (outcome, ()) = tokio::join!(work, forward);
+        if let Err(error) = outcome {
+            let _ = sender.send(Err(error)).await;
+        }
+    }));
+    let messages = work::stream(receiver).await?;
+    let kept = messages.map(move |message| {
+        let _ = &task;
+        message
+    });
+    Ok(kept.boxed())
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::error::{Error, Result};
 
 /// How many messages may wait for a slow client.
-const WAITING: usize = 64;
+pub(super) const WAITING: usize = 64;
 
 /// Runs blocking work that tells of its progress. An error before the first message is returned, a later one ends the
 /// stream. The work goes on to its end when the client goes away.

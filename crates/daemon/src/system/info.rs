@@ -1,7 +1,7 @@
 //! `docker info`.
 
 use api::types::{
-    AddressPool, Commit, FirewallInfo, List, Map, PluginsInfo, RegistryConfig, RuntimeInfo, SwarmInfo, SystemInfo,
+    AddressPool, Commit, FirewallInfo, IndexInfo, List, Map, PluginsInfo, RegistryConfig, RuntimeInfo, SwarmInfo, SystemInfo,
     Timestamp,
 };
 
@@ -117,7 +117,25 @@ impl Daemon {
     }
 
     fn registry_config(&self) -> RegistryConfig {
-        RegistryConfig { index_configs: Map::empty(), mirrors: List::null(), insecure_registry_cidrs: List::empty() }
+        let mirrors = self.config.registry_mirrors.clone();
+        let is_network = |registry: &&String| registry.parse::<ipnet::IpNet>().is_ok();
+        let own = ["::1/128", "127.0.0.0/8"].map(str::to_owned);
+        let insecure = &self.config.insecure_registries;
+        let docker = IndexInfo {
+            name: "docker.io".into(),
+            mirrors: mirrors.clone().into(),
+            secure: true,
+            official: true,
+        };
+        let others = insecure.iter().filter(|registry| !is_network(registry)).map(|registry| {
+            let index = IndexInfo { name: registry.clone(), mirrors: List::empty(), ..IndexInfo::default() };
+            (registry.clone(), index)
+        });
+        RegistryConfig {
+            insecure_registry_cidrs: own.into_iter().chain(insecure.iter().filter(is_network).cloned()).collect(),
+            index_configs: others.chain([("docker.io".to_owned(), docker)]).collect(),
+            mirrors: if mirrors.is_empty() { List::null() } else { mirrors.into() },
+        }
     }
 
     fn warnings(&self, cgroups: &Cgroups) -> List<String> {
