@@ -228,6 +228,9 @@ impl Daemon {
         }
         let daemon = self.clone();
         tokio::spawn(async move {
+            // A short process may end before its launch has taken hold of its output.
+            let mut state = exec.state.subscribe();
+            let _ = tokio::time::timeout(DRAIN, state.wait_for(|s| !matches!(s, ExecState::Starting))).await;
             let copying = exec.copying.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(copying) = copying
                 && tokio::time::timeout(DRAIN, copying).await.is_err()
