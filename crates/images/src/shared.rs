@@ -5,6 +5,7 @@
 //! written after a `syncfs`. So: what is recorded is whole, what is not recorded is nobody's and is removed at start.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -148,9 +149,15 @@ impl Shared {
 
     /// Makes everything written until now survive a power cut.
     fn sync(&self) -> Result<()> {
+        let mut synced = None;
         for dir in [&self.overlay, self.content.blobs_dir()] {
-            let fd = std::fs::File::open(dir).map_err(Error::io(format!("open {}", dir.display())))?;
-            rustix::fs::syncfs(&fd).map_err(Error::io(format!("sync {}", dir.display())))?;
+            let what = || format!("sync {}", dir.display());
+            let fd = std::fs::File::open(dir).map_err(Error::io(what()))?;
+            // Both are on one file system, unless somebody has mounted something there.
+            let device = fd.metadata().map_err(Error::io(what()))?.dev();
+            if synced.replace(device) != Some(device) {
+                rustix::fs::syncfs(&fd).map_err(Error::io(what()))?;
+            }
         }
         Ok(())
     }
@@ -361,6 +368,9 @@ impl State {
 
     /// Points a name to an image; returns the image it pointed to before.
     pub(crate) fn set_reference(&mut self, name: &Reference, image: &Digest) -> Result<Option<Digest>> {
+        if !self.images.contains_key(image) {
+            return Err(Error::NoSuchImage(image.to_string()));
+        }
         let now_ns = chrono::Utc::now().timestamp_nanos_opt();
         let tx = self.db.transaction()?;
         tx.execute(
@@ -444,6 +454,9 @@ impl State {
         }
         let mut gone: Vec<Layer> =
             self.layers.values().filter(|layer| !used.contains(&layer.chain_id)).cloned().collect();
+        if gone.is_empty() && self.orphans.is_empty() {
+            return Ok((Vec::new(), Vec::new(), Vec::new()));
+        }
         gone.sort_by_key(|layer| std::cmp::Reverse(self.stack(Some(&layer.chain_id)).len()));
         let tx = self.db.transaction()?;
         for layer in &gone {

@@ -374,3 +374,47 @@ fn container_ids_are_not_paths() {
     images.remove_layer(CONTAINER).unwrap();
     assert_eq!(images.mount(CONTAINER, &[]).unwrap_err().kind(), Kind::NotFound);
 }
+
+#[test]
+fn a_full_disk_is_an_error_and_nothing_else() {
+    use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+    let root = data_root();
+    mount("tmpfs", root.path(), "tmpfs", MountFlags::empty(), c"size=1m").unwrap();
+    let images = Images::open(root.path()).unwrap();
+    let kept = import(&images, "kept", &[("f", "x")]);
+    let before = on_disk(root.path());
+    let big = "x".repeat(4 << 20);
+    let error = images.import(&tar(&[("big", &big)])[..], &ImportOptions::default(), &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("No space left on device"), "{error}");
+    assert_eq!(on_disk(root.path()), before);
+    import(&images, "after", &[("f", "y")]);
+    drop(images);
+    let images = Images::open(root.path()).unwrap();
+    assert_eq!(images.resolve("kept").unwrap(), kept);
+    images.resolve("after").unwrap();
+    drop(images);
+    unmount(root.path(), UnmountFlags::DETACH).unwrap();
+}
+
+/// Prints what a container's layer costs; a look, not a test.
+#[test]
+#[ignore = "prints times"]
+fn the_price_of_a_containers_layer() {
+    let root = data_root();
+    let images = Images::open(root.path()).unwrap();
+    let id = import(&images, "a", &[("f", "x")]);
+    let mut times = [std::time::Duration::ZERO; 4];
+    for _ in 0..200 {
+        let start = std::time::Instant::now();
+        images.create_layer(CONTAINER, Some(&id)).unwrap();
+        let created = start.elapsed();
+        images.mount(CONTAINER, &[]).unwrap();
+        let mounted = start.elapsed();
+        images.unmount(CONTAINER).unwrap();
+        let unmounted = start.elapsed();
+        images.remove_layer(CONTAINER).unwrap();
+        let parts = [created, mounted - created, unmounted - mounted, start.elapsed() - unmounted];
+        times.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part / 200);
+    }
+    println!("create, mount, unmount, remove: {times:?}");
+}

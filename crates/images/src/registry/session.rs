@@ -349,4 +349,63 @@ mod tests {
         }
         assert!(in_network("0.0.0.0/0", "9.9.9.9".parse().unwrap()));
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_certificate_counts_only_if_it_is_known() {
+        let certs = tempfile::tempdir().unwrap();
+        let make = |dir: &str| {
+            let out = std::process::Command::new("openssl")
+                .args([
+                    "req",
+                    "-x509",
+                    "-newkey",
+                    "ec",
+                    "-pkeyopt",
+                    "ec_paramgen_curve:prime256v1",
+                    "-nodes",
+                    "-days",
+                    "2",
+                ])
+                .args(["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout"])
+                .arg(format!("{dir}/key.pem"))
+                .arg("-out")
+                .arg(format!("{dir}/cert.pem"))
+                .output();
+            out.is_ok_and(|out| out.status.success())
+        };
+        if !make(certs.path().to_str().unwrap()) {
+            eprintln!("openssl is not installed: this test did nothing");
+            return;
+        }
+        let from = certs.path().to_owned();
+        let tls = move |root: &str| {
+            for name in ["cert.pem", "key.pem"] {
+                std::fs::copy(from.join(name), format!("{root}/{name}")).unwrap();
+            }
+            format!("  tls:\n    certificate: {root}/cert.pem\n    key: {root}/key.pem\n")
+        };
+        let Some(server) = super::super::tests::DebianRegistry::start_with(tls) else { return };
+        let options = RegistryOptions { certs_dir: certs.path().join("certs.d"), ..RegistryOptions::default() };
+        let open = async |unverified| {
+            let endpoint = Endpoint { scheme: "https", host: server.host.clone(), unverified, prefix: String::new() };
+            Session::open_at(&options, &endpoint, "x", Credentials::default(), "pull").await.map(drop)
+        };
+        let error = open(false).await.unwrap_err();
+        assert!(error.to_string().contains("UnknownIssuer") || error.to_string().contains("certificate"), "{error}");
+        open(true).await.unwrap();
+        let host_dir = options.certs_dir.join(&server.host);
+        std::fs::create_dir_all(&host_dir).unwrap();
+        std::fs::copy(certs.path().join("cert.pem"), host_dir.join("ca.crt")).unwrap();
+        open(false).await.unwrap();
+        // The right certificate under another name is not the right one.
+        let elsewhere = server.host.replace("127.0.0.1", "localhost");
+        let other = Endpoint { scheme: "https", host: elsewhere.clone(), unverified: false, prefix: String::new() };
+        std::fs::create_dir_all(options.certs_dir.join(&elsewhere)).unwrap();
+        std::fs::copy(certs.path().join("cert.pem"), options.certs_dir.join(&elsewhere).join("ca.crt")).unwrap();
+        let error =
+            Session::open_at(&options, &other, "x", Credentials::default(), "pull").await.map(drop).unwrap_err();
+        assert!(error.to_string().contains("not valid for name"), "{error}");
+        std::fs::copy(certs.path().join("cert.pem"), host_dir.join("client.cert")).unwrap();
+        assert!(open(false).await.unwrap_err().to_string().contains("missing key client.key"));
+    }
 }

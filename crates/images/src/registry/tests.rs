@@ -20,25 +20,30 @@ const CONTAINER: &str = "c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c
 const HTPASSWD: &str = "user:$2b$04$J4yg.pQ8P8JzZOXNldOVfeB7crHbA1X3EU.L3CqpmmGfG.XazvWJC\n";
 
 /// A `docker-registry` of its own, gone when dropped.
-struct DebianRegistry {
+pub(super) struct DebianRegistry {
     child: Child,
-    host: String,
+    pub(super) host: String,
     _dir: tempfile::TempDir,
 }
 
 impl DebianRegistry {
     /// `None`, with a word on stderr, where the program is not installed.
     fn start(password: bool) -> Option<Self> {
+        let auth = |root: &str| format!("auth:\n  htpasswd:\n    realm: test\n    path: {root}/htpasswd\n");
+        Self::start_with(|root| if password { auth(root) } else { String::new() })
+    }
+
+    /// With more lines of configuration, whose last section may be `http`.
+    pub(super) fn start_with(more: impl Fn(&str) -> String) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let host = format!("127.0.0.1:{port}");
-        let root = dir.path().display();
+        let root = dir.path().to_str().unwrap();
         fs::write(dir.path().join("htpasswd"), HTPASSWD).unwrap();
-        let auth = format!("auth:\n  htpasswd:\n    realm: test\n    path: {root}/htpasswd\n");
         let config = format!(
             "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {root}/data\n\
              http:\n  addr: {host}\n{}",
-            if password { auth } else { String::new() }
+            more(root)
         );
         fs::write(dir.path().join("config.yml"), config).unwrap();
         let child = Command::new("docker-registry")

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use crate::{Error, Result};
 
@@ -20,7 +22,12 @@ pub(super) fn config(certs_dir: &Path, host: &str, unverified: bool) -> Result<C
     let builder = if unverified {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
     } else {
-        builder.with_root_certificates(roots(certs_dir, host)?)
+        let own = own_certificates(&certs_dir.join(host))?;
+        let roots = Arc::new(roots(&own)?);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
+            .build()
+            .map_err(|error| Error::Registry(format!("TLS: {error}")))?;
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Known { verifier, own }))
     };
     let dir = certs_dir.join(host);
     let (cert, key) = (dir.join("client.cert"), dir.join("client.key"));
@@ -42,22 +49,32 @@ pub(super) fn config(certs_dir: &Path, host: &str, unverified: bool) -> Result<C
 
 const HINT: &str = "CA certificates must use the extension .crt";
 
-fn roots(certs_dir: &Path, host: &str) -> Result<RootCertStore> {
+fn roots(own: &[CertificateDer<'static>]) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     for error in &native.errors {
         tracing::debug!(%error, "a system root certificate cannot be read");
     }
     roots.add_parsable_certificates(native.certs);
-    for entry in std::fs::read_dir(certs_dir.join(host)).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.extension().is_some_and(|extension| extension == "crt") {
-            for certificate in certificates(&path)? {
-                roots.add(certificate).map_err(|error| unreadable(&path, &error))?;
-            }
-        }
+    for certificate in own {
+        roots.add(certificate.clone()).map_err(|error| Error::Invalid(format!("certificate in certs.d: {error}")))?;
+    }
+    if roots.is_empty() {
+        return Err(Error::Registry("no root certificates on this machine: install ca-certificates".into()));
     }
     Ok(roots)
+}
+
+/// The certificates a user has put down for a host.
+fn own_certificates(dir: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let mut own = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "crt") {
+            own.append(&mut certificates(&path)?);
+        }
+    }
+    Ok(own)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
@@ -67,6 +84,62 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 
 fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::Invalid(format!("{}: {error}", path.display()))
+}
+
+/// The usual rules, and one addition that Docker has and its users count on: a self-signed certificate that was put down
+/// for the host (`openssl req -x509` makes it an authority) may be the server's own.
+#[derive(Debug)]
+struct Known {
+    verifier: Arc<WebPkiServerVerifier>,
+    own: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Known {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+        let error = match self.verifier.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            Ok(verified) => return Ok(verified),
+            Err(error) => error,
+        };
+        // This refusal comes after the dates were found good, and because of nothing but its being an authority.
+        let authority = matches!(
+            &error,
+            rustls::Error::InvalidCertificate(CertificateError::Other(other)) if other.to_string() == "CaUsedAsEndEntity"
+        );
+        if !authority || !self.own.contains(certificate) {
+            return Err(error);
+        }
+        verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
 }
 
 /// Takes any certificate; the connection is still encrypted, and its handshake signature checked.
