@@ -73,7 +73,7 @@ fn execs_have_their_own_streams_and_ends() {
     fixture.write_exec("e3", &["/nope"], false);
     let failure = client.ask(Call::Exec { process: "e3".into(), stdio: Stdio::default() }).unwrap_err();
     assert_eq!(failure.origin, Origin::Runtime);
-    assert!(failure.message.contains("no such file or directory"), "{}", failure.message);
+    assert!(failure.message.to_lowercase().contains("no such file or directory"), "{}", failure.message);
 
     // One that lives when the container ends is reported before it.
     fixture.write_exec("e4", &["sleep", "1000"], false);
@@ -138,7 +138,7 @@ fn a_create_that_fails_says_why_and_ends_the_shim() {
     let (mut fixture, mut client) = Fixture::begin(&["/nope"]);
     let failure = client.ask(Call::Create { stdio: Stdio::default(), no_pivot: false, restore: None }).unwrap_err();
     assert_eq!(failure.origin, Origin::Runtime);
-    assert!(failure.message.contains("no such file or directory"), "{}", failure.message);
+    assert!(failure.message.to_lowercase().contains("no such file or directory"), "{}", failure.message);
     assert_eq!(fixture.wait_for_shim(), 0);
     // The runtime has forgotten it.
     assert!(!fixture.base.path().join("runc").join(&fixture.id).exists());

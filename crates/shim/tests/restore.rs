@@ -93,3 +93,51 @@ fn a_restored_container_goes_on_with_new_streams() {
         assert_eq!(fixture.wait_for_shim(), 0);
     }
 }
+
+#[test]
+fn a_restored_terminal_goes_on_too() {
+    if !criu_is_there() {
+        eprintln!("no CRIU 4 here: not tested");
+        return;
+    }
+    let mut fixture =
+        Fixture::new(&["sh", "-c", "i=0; while read line; do i=$((i+1)); echo $i $line; stty size; done"]);
+    simplify(&fixture);
+    fixture.edit_config(|config| config["process"]["terminal"] = true.into());
+    fixture.start_shim();
+    let mut client = fixture.connect();
+    let (stdin, stdout) = (fixture.fifo("in"), fixture.fifo("out"));
+    let mut out = reader(&stdout);
+    client.create_and_start(Stdio { stdin: stdin.clone(), stdout, terminal: true, ..Stdio::default() });
+    client.ask(Call::Resize { process: "init".into(), width: 80, height: 24 }).unwrap();
+    fs::write(&stdin, "one\n").unwrap();
+    read_until(&mut out, "1 one\r\n24 80\r\n");
+
+    let images = fixture.base.path().join("images");
+    fs::create_dir(&images).unwrap();
+    let text = images.display().to_string();
+    let args = vec!["--image-path".into(), text.clone(), "--work-path".into(), text];
+    let answer = client.ask(Call::Checkpoint { args });
+    let log = fs::read_to_string(images.join("dump.log")).unwrap_or_default();
+    assert!(matches!(answer, Ok(Reply::Output { .. })), "{answer:?}\n{log}");
+    assert_eq!(client.exit("init").status, 137);
+    assert_eq!(fixture.wait_for_shim(), 0);
+
+    let _ = fs::remove_dir_all(fixture.dir());
+    fs::create_dir_all(fixture.dir().join("init")).unwrap();
+    fixture.start_shim();
+    let mut client = fixture.connect();
+    let (stdin, stdout) = (fixture.fifo("in-2"), fixture.fifo("out-2"));
+    let mut out = reader(&stdout);
+    let restore = Restore { image_path: images.clone(), work_path: images.clone(), args: Vec::new() };
+    let stdio = Stdio { stdin: stdin.clone(), stdout, terminal: true, ..Stdio::default() };
+    let answer = client.ask(Call::Create { stdio, no_pivot: false, restore: Some(restore) });
+    let log = fs::read_to_string(images.join("restore.log")).unwrap_or_default();
+    assert!(matches!(answer, Ok(Reply::Pid { .. })), "{answer:?}\n{log}");
+    client.ask(Call::Resize { process: "init".into(), width: 100, height: 30 }).unwrap();
+    fs::write(&stdin, "two\n").unwrap();
+    read_until(&mut out, "2 two\r\n30 100\r\n");
+    client.ask(Call::Signal { process: "init".into(), signal: 9 }).unwrap();
+    assert_eq!(client.exit("init").status, 137);
+    assert_eq!(fixture.wait_for_shim(), 0);
+}
