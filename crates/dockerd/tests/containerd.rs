@@ -1,44 +1,19 @@
-//! Looking after docker-containerd, with a stand-in that only answers the health question: this test program, run again.
+//! Looking after docker-containerd.
+
+mod stand_in;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use containerd_api::health::health_check_response::ServingStatus;
-use containerd_api::health::health_server::{Health, HealthServer};
-use containerd_api::health::{HealthCheckRequest, HealthCheckResponse};
 use dockerd::containerd::{Containerd, Launch};
 use tempfile::TempDir;
-use tonic::{Request, Response, Status};
-
-/// Not a test by itself: the stand-in. Unwell when the file `sick` holds its pid.
-#[tokio::test]
-async fn stand_in() {
-    struct Answers(std::path::PathBuf);
-    #[tonic::async_trait]
-    impl Health for Answers {
-        async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-            let sick = fs::read_to_string(&self.0).is_ok_and(|pid| pid == std::process::id().to_string());
-            let status = if sick { ServingStatus::NotServing } else { ServingStatus::Serving };
-            Ok(Response::new(HealthCheckResponse { status: status.into() }))
-        }
-    }
-    let Ok(socket) = std::env::var("STAND_IN_SOCKET") else { return };
-    let socket = Path::new(&socket);
-    let _ = fs::remove_file(socket);
-    let listener = tokio::net::UnixListener::bind(socket).unwrap();
-    let connections = futures::stream::unfold(listener, |listener| async {
-        Some((listener.accept().await.map(|(stream, _)| stream), listener))
-    });
-    let service = HealthServer::new(Answers(socket.with_file_name("sick")));
-    tonic::transport::Server::builder().add_service(service).serve_with_incoming(connections).await.unwrap();
-}
 
 fn launch(dir: &TempDir) -> Launch {
     let script = format!(
         "#!/bin/sh\nwhile [ $# -gt 0 ]; do case $1 in -l) STAND_IN_SOCKET=${{2#unix://}}; esac; shift; done\n\
-         export STAND_IN_SOCKET\nexec {} --exact stand_in >/dev/null\n",
+         export STAND_IN_SOCKET\nexec {} --exact stand_in::stand_in >/dev/null\n",
         std::env::current_exe().unwrap().display()
     );
     let program = dir.path().join("docker-containerd");
@@ -84,7 +59,8 @@ async fn started_watched_and_ended() {
     let second = successor(&launch, first, &containerd).await;
     assert!(!lives(first) && lives(second));
 
-    // Three bad answers, half a second apart.
+    // Its start is over when it has answered; then three bad answers, half a second apart.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     fs::write(launch.root.join("sick"), second.to_string()).unwrap();
     let third = successor(&launch, second, &containerd).await;
     assert!(!lives(second) && lives(third));

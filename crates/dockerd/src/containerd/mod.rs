@@ -73,6 +73,6 @@ impl Containerd {
 /// Sets a process's `oom_score_adj`; where that is not allowed, it is said and the daemon goes on.
 pub fn adjust_oom_score(pid: u32, score: i32) {
     if let Err(error) = launch::adjust_oom_score(pid, score) {
-        tracing::warn!(pid, score, %error, "oom_score_adj cannot be set");
+        tracing::info!(pid, score, %error, "oom_score_adj cannot be set");
     }
 }

@@ -76,6 +76,14 @@ impl Process {
         }
     }
 
+    /// Kills it and, when it is our child, waits as long as the kernel takes for that. Blocks.
+    pub fn kill_now(&mut self) {
+        self.signal(Signal::KILL);
+        if let Some(child) = &mut self.child {
+            let _ = child.wait();
+        }
+    }
+
     /// Kills it and waits.
     pub async fn kill(&mut self) {
         self.signal(Signal::KILL);

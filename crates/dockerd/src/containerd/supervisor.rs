@@ -102,8 +102,8 @@ struct Unready(Option<Process>);
 
 impl Drop for Unready {
     fn drop(&mut self) {
-        if let Some(process) = &self.0 {
-            process.signal(Signal::KILL);
+        if let Some(process) = &mut self.0 {
+            process.kill_now();
         }
     }
 }
