@@ -203,7 +203,9 @@ impl Daemon {
         for (name, settings) in networks {
             let request = endpoint_request(record, name, settings, ports, addresses)?;
             ports = false;
-            endpoints.push(self.networks.connect(&record.id, name, request).await?);
+            let endpoint = self.networks.connect(&record.id, name, request).await?;
+            self.endpoint_event("connect", &endpoint);
+            endpoints.push(endpoint);
         }
         Ok(Joined { netns, shared_with: None, endpoints })
     }

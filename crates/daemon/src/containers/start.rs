@@ -283,8 +283,10 @@ impl Daemon {
 
     /// Takes back everything a start made, or a run left: network, mounts, bundle. Safe to repeat.
     pub(crate) async fn clean_up(self: &Arc<Self>, record: &Record) {
-        if let Err(e) = self.networks.release_all(&record.id).await {
-            tracing::warn!("releasing the network of {}: {e}", record.short_id());
+        let endpoints = self.networks.endpoints(&record.id);
+        match self.networks.release_all(&record.id).await {
+            Ok(()) => endpoints.iter().for_each(|endpoint| self.endpoint_event("disconnect", endpoint)),
+            Err(e) => tracing::warn!("releasing the network of {}: {e}", record.short_id()),
         }
         let (daemon, id) = (self.clone(), record.id.clone());
         let cleaned = blocking(move || {
