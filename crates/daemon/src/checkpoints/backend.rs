@@ -35,7 +35,19 @@ impl CheckpointBackend for Daemon {
         let container = self.container(container)?;
         let directory = self.checkpoints_of(&container.id, dir.as_deref());
         let checkpoint = checkpoint.to_owned();
-        Ok(blocking(move || Ok(directory.remove(&checkpoint)?)).await?)
+        let removed = blocking(move || {
+            directory.remove(&checkpoint)?;
+            if dir.is_some() {
+                // The user's directory is left as it was found: what Docker's layout put between goes when it is empty.
+                let mut path = directory.path();
+                while std::fs::remove_dir(path).is_ok() && path.ends_with("checkpoints") {
+                    let Some(parent) = path.parent() else { break };
+                    path = parent;
+                }
+            }
+            Ok(())
+        });
+        Ok(removed.await?)
     }
 
     async fn preflight(&self, container: &str) -> Result<CheckpointPreflight> {

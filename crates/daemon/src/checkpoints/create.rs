@@ -23,13 +23,13 @@ impl Daemon {
         dir: Option<&Path>,
         exit: bool,
     ) -> Result<()> {
-        checkpoint::check_name(checkpoint)?;
         let container = self.container(name)?;
         let _op = container.op.lock().await;
         let record = container.record();
         let Some(running) = record.state.running().cloned() else {
             return Err(Error::Conflict(format!("Container {name} not running")));
         };
+        checkpoint::check_name(checkpoint)?;
         self.refuse_running_execs(&container)?;
         let directory = self.checkpoints_of(&record.id, dir);
         let staging = directory.stage(checkpoint).map_err(|e| match e {

@@ -93,6 +93,7 @@ impl Daemon {
             &[("exitCode", exit_code.to_string()), ("execDuration", ran.as_secs().to_string())],
         );
         self.clean_up(&record).await;
+        self.attachment_events(&record, "disconnect", "unmount");
 
         if again {
             self.restart_later(container, ran);

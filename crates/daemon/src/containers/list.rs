@@ -32,8 +32,8 @@ const KNOWN: &[&str] = &[
     "status",
     "volume",
 ];
-const STATES: &[&str] = &["created", "restarting", "running", "removing", "paused", "exited", "dead"];
-const HEALTHS: &[&str] = &["starting", "healthy", "unhealthy", "none"];
+const STATES: &[&str] = &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+const HEALTHS: &[&str] = &["none", "starting", "healthy", "unhealthy"];
 
 /// The filters, looked up once for the whole list.
 struct Query<'a> {
@@ -74,7 +74,11 @@ impl Daemon {
         let invalid = |e: api::Error| Error::InvalidParameter(e.to_string());
         filters.validate(KNOWN).map_err(invalid)?;
         let one_of = |name: &str, known: &[&str]| match filters.get(name).find(|v| !known.contains(v)) {
-            Some(value) => Err(Error::InvalidParameter(format!("invalid filter '{name}={value}'"))),
+            Some(value) => {
+                let what = if name == "status" { "state" } else { name };
+                let known = known.join(", ");
+                Err(Error::InvalidParameter(format!("invalid value for {what} ({value}): must be one of {known}")))
+            }
             None => Ok(()),
         };
         one_of("status", STATES)?;

@@ -56,6 +56,31 @@ impl Daemon {
         self.config.data_root.join("containers").join(id)
     }
 
+    /// Tells what a container's start or end means for its networks and volumes.
+    pub fn attachment_events(&self, record: &Record, network: &str, volume: &str) {
+        for name in record.networks.keys() {
+            if let Ok(found) = self.networks.get(name) {
+                let attributes = [
+                    ("container", record.id.clone()),
+                    ("name", found.name.clone()),
+                    ("type", found.driver.name().to_owned()),
+                ];
+                self.events.emit("network", network, &found.id, Map::from_iter(attributes));
+            }
+        }
+        for plan in &record.mounts {
+            if let Some(name) = plan.volume() {
+                let mut attributes = Map::from_iter([("container", record.id.clone()), ("driver", "local".to_owned())]);
+                if volume == "mount" {
+                    attributes.insert("destination".into(), plan.destination.clone());
+                    attributes.insert("read/write".into(), (!plan.read_only).to_string());
+                    attributes.insert("propagation".into(), plan.propagation.clone());
+                }
+                self.events.emit("volume", volume, name, attributes);
+            }
+        }
+    }
+
     /// Tells that something happened to a container.
     pub fn container_event(&self, record: &Record, action: &str, more: &[(&str, String)]) {
         let mut attributes: Map<String> = record.config.labels.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();

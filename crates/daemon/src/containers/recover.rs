@@ -45,6 +45,8 @@ impl Daemon {
         self.kill_unknown(&live).await?;
         for container in ended {
             let record = container.record();
+            // What it wrote last is still in the FIFOs, or in the hands of its shim.
+            self.connect_output(&container);
             let (status, at) = self.last_exit(&record).await;
             self.init_exited(&container, status, at).await;
         }
@@ -56,6 +58,27 @@ impl Daemon {
 
     /// Connects to a container that runs on.
     async fn take_up(self: &Arc<Self>, container: &Arc<Container>, pid: u32) {
+        self.connect_output(container);
+        let record = container.record();
+        if let State::Running(running) = &record.state
+            && running.pid as u32 != pid
+        {
+            let stored = container.change(|r| {
+                if let State::Running(running) = &mut r.state {
+                    running.pid = pid as i32;
+                }
+                Ok(())
+            });
+            if let Err(e) = stored {
+                tracing::error!("storing the pid of {}: {e}", record.short_id());
+            }
+        }
+        self.start_health_checks(container);
+        tracing::info!("container {} runs on with pid {pid}", record.short_id());
+    }
+
+    /// Opens the FIFOs of a container that this dockerd did not start, and its log.
+    fn connect_output(&self, container: &Arc<Container>) {
         let record = container.record();
         let bundle = Record::bundle(&self.config.exec_root, &record.id);
         let fifo = |name: &str, wanted: bool| {
@@ -73,23 +96,8 @@ impl Daemon {
             Ok(())
         });
         if let Err(e) = taken {
-            tracing::error!("container {} runs on without its log: {e}", record.short_id());
+            tracing::error!("the output of {} is not logged: {e}", record.short_id());
         }
-        if let State::Running(running) = &record.state
-            && running.pid as u32 != pid
-        {
-            let stored = container.change(|r| {
-                if let State::Running(running) = &mut r.state {
-                    running.pid = pid as i32;
-                }
-                Ok(())
-            });
-            if let Err(e) = stored {
-                tracing::error!("storing the pid of {}: {e}", record.short_id());
-            }
-        }
-        self.start_health_checks(container);
-        tracing::info!("container {} runs on with pid {pid}", record.short_id());
     }
 
     /// How and when a container ended, as far as docker-containerd remembers; 255 when it does not.

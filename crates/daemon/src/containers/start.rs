@@ -70,6 +70,7 @@ impl Daemon {
         };
         match started {
             Ok(record) => {
+                self.attachment_events(&record, "connect", "mount");
                 self.container_event(&record, "start", &[]);
                 self.start_health_checks(container);
                 Ok(())
@@ -82,7 +83,6 @@ impl Daemon {
                 let exit_code = exit_code_for(&error, &record.path);
                 container.change(|r| {
                     r.state = r.state.start_failed(exit_code, error.to_string());
-                    r.exits += 1;
                     Ok(())
                 })?;
                 if record.host_config.auto_remove {

@@ -44,13 +44,13 @@ pub fn matches(filters: &Filters, event: &EventMessage) -> bool {
         && image(filters, event)
 }
 
-/// A filter by the kind of thing: its id (or the start of it) or its name; events of other kinds are not wanted then,
+/// A filter by the kind of thing: the start of its id or of its name; events of other kinds are not wanted then,
 /// but for those that name such a thing.
 fn thing(filters: &Filters, event: &EventMessage, kind: &str) -> bool {
     filters.any(kind, |wanted| {
         if event.r#type == kind {
             let name = event.actor.attributes.get("name");
-            event.actor.id.starts_with(wanted) || name.is_some_and(|n| n == wanted.trim_start_matches('/'))
+            event.actor.id.starts_with(wanted) || name.is_some_and(|n| n.starts_with(wanted.trim_start_matches('/')))
         } else {
             event.actor.attributes.get(kind).is_some_and(|id| id.starts_with(wanted))
         }

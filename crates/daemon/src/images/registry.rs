@@ -41,7 +41,8 @@ impl Daemon {
         tag: &str,
         auth: Option<RegistryAuth>,
     ) -> Result<BoxStream<types::Progress>> {
-        let reference = if tag.is_empty() { Reference::parse(image)? } else { Reference::parse(image)?.with_tag(tag)? };
+        let reference =
+            if tag.is_empty() { Reference::parse(image)? } else { Reference::parse(image)?.with_tag(tag)? };
         let daemon = self.arc();
         transfer(move |progress| async move {
             daemon.registry.push(&reference, credentials(auth), &progress).await?;

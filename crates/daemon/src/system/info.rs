@@ -1,8 +1,8 @@
 //! `docker info`.
 
 use api::types::{
-    AddressPool, Commit, FirewallInfo, IndexInfo, List, Map, PluginsInfo, RegistryConfig, RuntimeInfo, SwarmInfo, SystemInfo,
-    Timestamp,
+    AddressPool, Commit, FirewallInfo, IndexInfo, List, Map, PluginsInfo, RegistryConfig, RuntimeInfo, SwarmInfo,
+    SystemInfo, Timestamp,
 };
 
 use super::host::{self, Cgroups};
@@ -121,12 +121,8 @@ impl Daemon {
         let is_network = |registry: &&String| registry.parse::<ipnet::IpNet>().is_ok();
         let own = ["::1/128", "127.0.0.0/8"].map(str::to_owned);
         let insecure = &self.config.insecure_registries;
-        let docker = IndexInfo {
-            name: "docker.io".into(),
-            mirrors: mirrors.clone().into(),
-            secure: true,
-            official: true,
-        };
+        let docker =
+            IndexInfo { name: "docker.io".into(), mirrors: mirrors.clone().into(), secure: true, official: true };
         let others = insecure.iter().filter(|registry| !is_network(registry)).map(|registry| {
             let index = IndexInfo { name: registry.clone(), mirrors: List::empty(), ..IndexInfo::default() };
             (registry.clone(), index)
