@@ -4,7 +4,6 @@
 //! because this program does.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -39,14 +38,14 @@ pub async fn run(cli: Cli, mut activated: Activated) -> Result<()> {
     let hub = Hub::open(&state_dir.path().join("events.log"), cli.retained_events())
         .with_context(|| format!("cannot open the event journal in {}", state_dir.path().display()))?;
     let hub = Arc::new(hub);
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(Metrics::new(Arc::clone(&hub)));
     let activity = Activity::default();
     let mut found = listeners::bind_all(&[address], &BindOptions::default(), &mut activated)?;
     let listener = found.pop().context("no socket to listen on")?;
     if !found.is_empty() {
         warn!("only one listener is served; the other sockets are closed");
     }
-    start_metrics(&cli, &metrics, &hub, &activity);
+    start_metrics(&cli, &metrics, &activity);
     dump_on_signal(activity.clone())?;
 
     let (ready, supervisor) = watch::channel(None);
@@ -105,7 +104,7 @@ fn dump_on_signal(activity: Activity) -> std::io::Result<()> {
     Ok(())
 }
 
-fn start_metrics(cli: &Cli, metrics: &Arc<Metrics>, hub: &Arc<Hub>, activity: &Activity) {
+fn start_metrics(cli: &Cli, metrics: &Arc<Metrics>, activity: &Activity) {
     if !cli.pprof_address.is_empty() {
         let (address, metrics, activity) = (cli.pprof_address.clone(), Arc::clone(metrics), activity.clone());
         tokio::spawn(async move {
@@ -117,14 +116,13 @@ fn start_metrics(cli: &Cli, metrics: &Arc<Metrics>, hub: &Arc<Hub>, activity: &A
     if !cli.debug || cli.metrics_interval.is_zero() {
         return;
     }
-    let (metrics, hub, graphite) = (Arc::clone(metrics), Arc::clone(hub), cli.graphite_address.clone());
+    let (metrics, graphite) = (Arc::clone(metrics), cli.graphite_address.clone());
     let interval = if graphite.is_empty() { cli.metrics_interval } else { GRAPHITE_INTERVAL };
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(interval);
         ticks.tick().await;
         loop {
             ticks.tick().await;
-            metrics.event_subscribers.store(hub.subscribers() as i64, Ordering::Relaxed);
             if graphite.is_empty() {
                 print_metrics(&metrics);
             } else if let Err(error) = push_metrics(&metrics, &graphite).await {

@@ -22,7 +22,10 @@ mod debug;
 mod error;
 mod events;
 mod fd;
+#[doc(hidden)]
+pub mod fuzz;
 mod limits;
+mod logline;
 mod machine;
 mod metrics;
 mod names;
@@ -38,4 +41,5 @@ pub mod time;
 pub use daemon::run;
 pub use error::{Error, Result};
 pub use limits::raise_open_files;
+pub use logline::{LogLine, line as log_line};
 pub use time::parse_go_duration;

@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::Parser;
 use clap::error::ErrorKind;
 use containerd::cli::{Cli, version_line};
-use tracing::error;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -38,8 +37,7 @@ fn main() -> ExitCode {
         .with_default(level.min(LevelFilter::WARN))
         .with_target("containerd", level)
         .with_target("docker_containerd", level);
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_target(false).compact();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).event_format(containerd::LogLine);
     tracing_subscriber::registry().with(lines).with(targets).init();
     if let Some(complaint) = complaint {
         eprintln!("{complaint}");
@@ -65,7 +63,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!("{error:#}");
+            eprintln!("{}", containerd::log_line("fatal", &format!("{error:#}"), &[]));
             ExitCode::FAILURE
         }
     }

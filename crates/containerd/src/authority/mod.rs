@@ -184,6 +184,12 @@ impl Rewriter {
     }
 }
 
+/// What the filter makes of bytes that arrive in these pieces.
+pub fn rewrite(pieces: &[&[u8]], out: &mut BytesMut) {
+    let mut rewriter = Rewriter::new();
+    pieces.iter().for_each(|piece| rewriter.push(piece, out));
+}
+
 /// Splits the payload of a HEADERS frame (RFC 9113 §6.2); `None` when it is malformed.
 fn open_headers(head: FrameHeader, payload: &[u8]) -> Option<(Option<[u8; 5]>, &[u8])> {
     let mut rest = payload;

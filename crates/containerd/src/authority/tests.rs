@@ -36,11 +36,8 @@ fn filler(length: usize) -> Vec<u8> {
 /// Feeds the bytes in pieces of each size and wants the same result for all.
 fn run(bytes: &[u8]) -> Vec<u8> {
     let mut results = [1, 2, 3, 7, 64, 100_000].into_iter().map(|size| {
-        let mut rewriter = Rewriter::new();
         let mut out = BytesMut::new();
-        for piece in bytes.chunks(size) {
-            rewriter.push(piece, &mut out);
-        }
+        rewrite(&bytes.chunks(size).collect::<Vec<_>>(), &mut out);
         out.to_vec()
     });
     let first = results.next().unwrap();

@@ -75,6 +75,17 @@ pub fn open(bundle: &Path) -> Result<Bundle> {
     Ok(parsed)
 }
 
+/// Reads a configuration of either generation, without a file.
+///
+/// # Errors
+/// When it cannot be understood.
+pub fn check(config: &[u8]) -> serde_json::Result<Bundle> {
+    if !generation::is_old(config)? {
+        return parse(config);
+    }
+    parse(&serde_json::to_vec(&generation::translate(serde_json::from_slice(config)?))?)
+}
+
 fn parse(bytes: &[u8]) -> serde_json::Result<Bundle> {
     let config: Config = serde_json::from_slice(bytes)?;
     let root = |mappings: Option<Vec<Mapping>>| {

@@ -116,8 +116,8 @@ impl Hub {
     }
 
     /// How many subscribers there are, the journal being one.
-    pub fn subscribers(&self) -> usize {
-        1 + self.lock().subscribers.iter().filter(|s| !s.queue.is_closed()).count()
+    pub fn subscribers(&self) -> i64 {
+        1 + self.lock().subscribers.iter().filter(|s| !s.queue.is_closed()).count() as i64
     }
 
     /// Ends every stream, now and in future, with [`Lost::Closing`].

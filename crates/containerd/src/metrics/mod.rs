@@ -5,13 +5,18 @@ mod timer;
 
 use std::fs;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 pub use timer::{Snapshot, Timer};
 
+use crate::events::Hub;
+
 /// All measurements.
 #[derive(Debug, Default)]
 pub struct Metrics {
+    /// Who knows the number of `event-subscribers`.
+    hub: OnceLock<Arc<Hub>>,
     /// `container-create-time`
     pub container_create: Timer,
     /// `container-delete-time`
@@ -26,12 +31,8 @@ pub struct Metrics {
     pub exit_process: Timer,
     /// `containers`
     pub containers: AtomicI64,
-    /// `event-subscribers`
-    pub event_subscribers: AtomicI64,
     /// `tasks`: how many there ever were.
     pub tasks: AtomicU64,
-    /// `epoll-fds`: the descriptors of containers that are watched.
-    pub epoll_fds: AtomicI64,
 }
 
 /// One measurement by name.
@@ -46,6 +47,11 @@ pub enum Value {
 }
 
 impl Metrics {
+    /// Measurements that ask this hub for its subscribers.
+    pub fn new(hub: Arc<Hub>) -> Metrics {
+        Metrics { hub: OnceLock::from(hub), ..Metrics::default() }
+    }
+
     /// Everything, by name, sorted.
     pub fn all(&self) -> Vec<(&'static str, Value)> {
         let count = |value: &AtomicI64| Value::Counter(value.load(Ordering::Relaxed));
@@ -56,8 +62,8 @@ impl Metrics {
             ("container-start-time", Value::Timer(self.container_start.snapshot())),
             ("container-stats-time", Value::Timer(self.container_stats.snapshot())),
             ("containers", count(&self.containers)),
-            ("epoll-fds", count(&self.epoll_fds)),
-            ("event-subscribers", count(&self.event_subscribers)),
+            ("epoll-fds", Value::Counter(watched_descriptors())),
+            ("event-subscribers", Value::Counter(self.hub.get().map_or(0, |hub| hub.subscribers()))),
             ("exec-process-time", Value::Timer(self.exec_process.snapshot())),
             ("exit-process-time", Value::Timer(self.exit_process.snapshot())),
             ("fds", Value::Gauge(fs::read_dir("/proc/self/fd").map_or(0, |dir| dir.count() as i64))),
@@ -84,6 +90,20 @@ impl Drop for Measuring<'_> {
     fn drop(&mut self) {
         self.timer.update(self.since.elapsed());
     }
+}
+
+/// How many descriptors the reactor watches.
+fn watched_descriptors() -> i64 {
+    let reactors =
+        fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().filter(|entry| {
+            fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == "anon_inode:[eventpoll]")
+        });
+    let watched = |entry: fs::DirEntry| {
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", entry.file_name().to_string_lossy()));
+        info.unwrap_or_default().lines().filter(|line| line.starts_with("tfd:")).count() as i64
+    };
+    // Several descriptors may stand for the same reactor.
+    reactors.map(watched).max().unwrap_or(0)
 }
 
 /// Threads (in the place of goroutines) and virtual memory in bytes.

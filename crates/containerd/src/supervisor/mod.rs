@@ -20,6 +20,8 @@ use std::time::Duration;
 use containerd_api::types;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+pub use checkpoint::Record as CheckpointRecord;
+
 use crate::activity::Activity;
 use crate::error::{Error, Result};
 use crate::events::Hub;
