@@ -162,6 +162,13 @@ impl Drop for Fixture {
             let _ = shim.kill();
             let _ = shim.wait();
         }
+        // Whoever is last takes the parent of all tests' control groups away.
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let parent = hierarchy.path().join("shim-test");
+            let number = self.id.trim_start_matches("shimtest-").trim_end_matches('x').trim_end_matches('-');
+            let _ = fs::remove_dir(parent.join(number));
+            let _ = fs::remove_dir(parent);
+        }
     }
 }
 
