@@ -341,3 +341,40 @@ fn a_long_name_with_a_length_that_counts_itself() {
         assert_eq!(listing(&archive(&[(Entry { mtime, ..file("t") }, b"")]))[0].mtime, mtime);
     }
 }
+
+#[test]
+fn odd_archives_change_nothing_outside() {
+    let outer = tempfile::tempdir().unwrap();
+    fs::write(outer.path().join("victim"), b"safe").unwrap();
+    let good = archive(&[
+        (Entry::new("d", EntryKind::Directory, 0o755), &b""[..]),
+        (link("d/l", EntryKind::Symlink, "../../victim"), b""),
+        (file("d/l"), b"evil"),
+        (link("h", EntryKind::HardLink, "d/l"), b""),
+        (file(".wh.d"), b""),
+        (Entry { xattrs: vec![(b"user.a".to_vec(), b"b".to_vec())], ..file("x") }, b"x"),
+    ]);
+    let mut seed = 0x1234_5678_9abc_def1_u64;
+    for round in 0..300 {
+        let root = outer.path().join(format!("r{round}"));
+        fs::create_dir(&root).unwrap();
+        let mut data = good.clone();
+        for _ in 0..2 {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            // Names, types and links, with the checksum made right again.
+            let block = (seed as usize % (data.len() / 512)) * 512;
+            let at = [0, 1, 2, 5, 156, 157, 158, 160][(seed >> 16) as usize % 8];
+            data[block + at] = *b"./5120dlxw".get((seed >> 24) as usize % 10).unwrap();
+            let sum: u32 =
+                (0..512).map(|i| if (148..156).contains(&i) { 32 } else { u32::from(data[block + i]) }).sum();
+            data[block + 148..block + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+        fuzz_unpack(&data, &root);
+        assert_eq!(fs::read(outer.path().join("victim")).unwrap(), b"safe");
+        assert_eq!(fs::metadata(outer.path().join("victim")).unwrap().nlink(), 1);
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1);
+    }
+}
