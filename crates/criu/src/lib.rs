@@ -11,8 +11,8 @@
 
 mod error;
 pub mod explain;
+mod preload;
 pub mod program;
-mod rlimits;
 pub mod rpc;
 pub mod session;
 pub mod stats;
@@ -20,5 +20,4 @@ mod sys;
 
 pub use error::{Error, Result};
 pub use program::Program;
-pub use rlimits::needed as limits_are_hidden;
 pub use session::{Event, Launch, Notify, Session};

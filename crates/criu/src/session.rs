@@ -22,7 +22,7 @@ use rustix::net::{
 };
 
 use crate::error::{Error, Result, io};
-use crate::{rlimits, rpc, sys};
+use crate::{preload, rpc, sys};
 
 /// CRIU's cache of what the kernel can do; it is only used on a tmpfs.
 pub(crate) const KDAT: &str = "criu.kdat";
@@ -105,14 +105,14 @@ pub struct Launch<'a> {
     pub inherit: Vec<OwnedFd>,
     /// Where the kernel-feature cache is kept between calls when `/run` is no tmpfs.
     pub cache: Option<PathBuf>,
-    /// For a dump: answer for the kernel where it would not tell CRIU the limits of other users' processes.
-    pub answer_limits: bool,
+    /// For a dump: load the library that answers for the kernel where it refuses CRIU an answer.
+    pub preload: bool,
 }
 
 impl<'a> Launch<'a> {
     /// Without streams, descriptors or cache.
     pub fn new(program: &'a Path) -> Self {
-        Launch { program, stdio: [None, None, None], inherit: Vec::new(), cache: None, answer_limits: false }
+        Launch { program, stdio: [None, None, None], inherit: Vec::new(), cache: None, preload: false }
     }
 }
 
@@ -123,7 +123,6 @@ pub struct Session {
     child: Child,
     reaped: bool,
     cache: Option<Cache>,
-    limits: Option<OwnedFd>,
 }
 
 /// A tmpfs for CRIU's `/run`, and the file that its cache comes from and goes to.
@@ -148,22 +147,15 @@ impl Session {
         command.arg("swrk").arg(theirs.as_raw_fd().to_string());
         let [stdin, stdout, stderr] = launch.stdio.map(|fd| fd.map_or_else(Stdio::null, Stdio::from));
         command.stdin(stdin).stdout(stdout).stderr(stderr);
-        let keep = launch.inherit.iter().chain([&theirs]).map(AsRawFd::as_raw_fd).collect();
-        let limits = match launch.answer_limits && rlimits::needed() {
-            true => Some(
-                rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-                    .map_err(|errno| io("make a socket pair")(errno.into()))?,
-            ),
-            false => None,
-        };
-        let run = cache.as_ref().map(|cache| cache.run.as_raw_fd());
-        sys::before_exec(&mut command, keep, run, limits.as_ref().map(|(_, theirs)| theirs.as_raw_fd()));
-        let child = command.spawn().map_err(io(format!("start {}", launch.program.display())))?;
-        let mut session = Session { socket: ours, child, reaped: false, cache, limits: None };
-        if let Some((receiving, _)) = limits {
-            session.limits = Some(receive_fd(&receiving)?);
+        let preload = launch.preload.then(preload::open).transpose()?;
+        if let Some(library) = &preload {
+            command.env("LD_PRELOAD", format!("/proc/self/fd/{}", library.as_raw_fd()));
         }
-        Ok(session)
+        let keep = launch.inherit.iter().chain([&theirs]).chain(&preload).map(AsRawFd::as_raw_fd).collect();
+        let run = cache.as_ref().map(|cache| cache.run.as_raw_fd());
+        sys::before_exec(&mut command, keep, run);
+        let child = command.spawn().map_err(io(format!("start {}", launch.program.display())))?;
+        Ok(Session { socket: ours, child, reaped: false, cache })
     }
 
     /// Its pid.
@@ -255,28 +247,14 @@ impl Session {
         Ok(Some((response, master)))
     }
 
-    /// Waits for a message, and answers questions about limits meanwhile.
     fn wait_readable(&self, deadline: Instant) -> std::result::Result<(), WaitError> {
         loop {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { return Err(WaitError::Deadline) };
             let limit = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-            let mut watched = vec![PollFd::new(&self.socket, PollFlags::IN)];
-            if let Some(limits) = &self.limits {
-                watched.push(PollFd::new(limits, PollFlags::IN));
-            }
+            let mut watched = [PollFd::new(&self.socket, PollFlags::IN)];
             match poll(&mut watched, Some(&limit)) {
                 Ok(0) => return Err(WaitError::Deadline),
-                Ok(_) if !watched[0].revents().is_empty() => return Ok(()),
-                Ok(_) => {
-                    let asked = watched.get(1).is_some_and(|w| w.revents().contains(PollFlags::IN));
-                    if let (true, Some(limits)) = (asked, &self.limits) {
-                        // An asker that has gone meanwhile needs no answer.
-                        let _ = rlimits::answer(limits.as_fd());
-                    } else {
-                        // CRIU has ended: the socket says so next.
-                        return Ok(());
-                    }
-                }
+                Ok(_) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => (),
                 Err(errno) => return Err(WaitError::Other(io("wait for criu")(errno.into()))),
             }
@@ -317,23 +295,6 @@ impl Drop for Session {
 enum WaitError {
     Deadline,
     Other(Error),
-}
-
-/// The one descriptor that a socket brings.
-fn receive_fd(socket: &OwnedFd) -> Result<OwnedFd> {
-    let mut byte = [0u8];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)
-        .map_err(|errno| io("receive a descriptor")(errno.into()))?;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut descriptors) = message
-            && let Some(fd) = descriptors.next()
-        {
-            return Ok(fd);
-        }
-    }
-    Err(Error::Protocol("no descriptor came".into()))
 }
 
 fn on_tmpfs(path: &str) -> bool {

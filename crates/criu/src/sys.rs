@@ -11,9 +11,7 @@ use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 
 /// Leaves these descriptors open over `exec`, under their own numbers; and gives the program a mount namespace of its
 /// own in which `run` (a detached tmpfs) lies on `/run`, with everything that is in the real `/run` bound into it.
-///
-/// With `limits` (a socket) it gets the filter of [`crate::rlimits`], whose listener is sent over that socket.
-pub(crate) fn before_exec(command: &mut Command, keep: Vec<RawFd>, run: Option<RawFd>, limits: Option<RawFd>) {
+pub(crate) fn before_exec(command: &mut Command, keep: Vec<RawFd>, run: Option<RawFd>) {
     let hook = move || {
         for fd in &keep {
             // SAFETY: the parent keeps the descriptor open until `spawn` has returned.
@@ -23,11 +21,6 @@ pub(crate) fn before_exec(command: &mut Command, keep: Vec<RawFd>, run: Option<R
         if let Some(run) = run {
             // SAFETY: as above.
             private_run(unsafe { BorrowedFd::borrow_raw(run) })?;
-        }
-        if let Some(socket) = limits {
-            let listener = crate::rlimits::install()?;
-            // SAFETY: as above.
-            crate::rlimits::send(unsafe { BorrowedFd::borrow_raw(socket) }, &listener)?;
         }
         Ok(())
     };

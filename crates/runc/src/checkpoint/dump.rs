@@ -87,7 +87,6 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
     let findings = inspect::inspect(container)?;
     // CRIU would leave such a process behind in the cgroup and fail with words nobody understands, or lose it.
     inspect::refuse_foreign(&findings)?;
-    let answer_limits = answer_limits(&findings)?;
     if request.auto {
         if findings.established_tcp {
             request.options.tcp = Tcp::Established;
@@ -99,7 +98,7 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
 
     let staging = Staging::open(request.image)?;
     fs::create_dir_all(request.work).doing(|| format!("create {}", request.work.display()))?;
-    let result = dump(container, &program, &mut request, findings.established_tcp, answer_limits);
+    let result = dump(container, &program, &mut request, findings.established_tcp);
     match &result {
         Ok(()) => staging.keep(),
         Err(_) => {
@@ -115,27 +114,7 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
     result
 }
 
-/// Whether CRIU needs help to read limits. The help is a seccomp filter on CRIU itself, and the kernel lets nobody under a
-/// filter suspend that of another process, which CRIU must do: both at once cannot be.
-fn answer_limits(findings: &inspect::Findings) -> Result<bool> {
-    let Some(pid) = findings.other_user.filter(|_| criu::limits_are_hidden()) else { return Ok(false) };
-    if findings.filtered {
-        return Err(Error::CannotCheckpoint(format!(
-            "process {pid} runs as another user than root under a seccomp filter, and root on this host lacks \
-             CAP_SYS_RESOURCE, which CRIU needs to read that process's limits; run the container with \
-             --security-opt seccomp=unconfined, or give this host's root the capability"
-        )));
-    }
-    Ok(true)
-}
-
-fn dump(
-    container: &Container,
-    program: &Program,
-    request: &mut Request<'_>,
-    has_connections: bool,
-    answer_limits: bool,
-) -> Result<()> {
+fn dump(container: &Container, program: &Program, request: &mut Request<'_>, has_connections: bool) -> Result<()> {
     let started = Instant::now();
     let spec = container.spec()?;
     let pid = container.record.pid;
@@ -174,7 +153,7 @@ fn dump(
     external_files(container, request, &mut options);
 
     let mut network = None;
-    if own_network && has_connections {
+    if own_network && has_connections && !inspect::only_loopback(pid) {
         let mut lock = network::Network::open(Path::new(&format!("/proc/{pid}/ns/net")))?;
         lock.lock()?;
         network = Some(lock);
@@ -182,7 +161,7 @@ fn dump(
 
     let mut launch = Launch::new(&program.path);
     launch.cache = request.cache.clone();
-    launch.answer_limits = answer_limits;
+    launch.preload = true;
     let mut listener = Listener { container, request, failure: None };
     let result = Session::start(launch).and_then(|mut session| {
         let kind = if listener.request.pre_dump { rpc::RequestType::PreDump } else { rpc::RequestType::Dump };

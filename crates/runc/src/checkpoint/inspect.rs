@@ -13,10 +13,6 @@ pub struct Findings {
     pub established_tcp: bool,
     /// Processes that were started from outside (an exec): pid and command.
     pub foreign: Vec<(i32, String)>,
-    /// A process of another user than root.
-    pub other_user: Option<i32>,
-    /// A process under a seccomp filter.
-    pub filtered: bool,
 }
 
 /// Looks at every process of the container.
@@ -30,11 +26,6 @@ pub fn inspect(container: &Container) -> Result<Findings> {
             findings.foreign.push((*pid, command(*pid)));
         }
         sockets.extend(socket_inodes(*pid));
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        if !runs_as_root(&status) {
-            findings.other_user = Some(*pid);
-        }
-        findings.filtered |= status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|m| m.trim() == "2"));
     }
     findings.established_tcp = ["tcp", "tcp6"].iter().any(|table| {
         let text = fs::read_to_string(format!("/proc/{init}/net/{table}")).unwrap_or_default();
@@ -57,12 +48,6 @@ pub fn refuse_foreign(findings: &Findings) -> Result<()> {
          them first",
         list.join(", ")
     )))
-}
-
-/// Whether all user and group ids of a process are root's, so that its limits may be asked for without a capability.
-fn runs_as_root(status: &str) -> bool {
-    let zero = |line: &str| line.split_ascii_whitespace().skip(1).all(|id| id == "0");
-    status.lines().filter(|line| line.starts_with("Uid:") || line.starts_with("Gid:")).all(zero)
 }
 
 /// Whether a process comes from the container's first one. A process that ends meanwhile does not matter.

@@ -40,9 +40,9 @@ impl Network {
     pub fn lock(&mut self) -> Result<()> {
         let script = format!(
             "table inet {TABLE} {{\n\
-             set on {{ type mark; flags timeout; elements = {{ 0 timeout {TIMEOUT_SECONDS}s }} }}\n\
-             chain in {{ type filter hook input priority -400; iifname != \"lo\" meta mark and 0 @on drop }}\n\
-             chain out {{ type filter hook output priority -400; oifname != \"lo\" meta mark and 0 @on drop }}\n\
+             set on {{ type mark; flags timeout; elements = {{ 0 timeout {TIMEOUT_SECONDS}s }}; }}\n\
+             chain in {{ type filter hook input priority -400; iifname != \"lo\" meta mark and 0 @on drop; }}\n\
+             chain out {{ type filter hook output priority -400; oifname != \"lo\" meta mark and 0 @on drop; }}\n\
              }}\n"
         );
         let delete = format!("table inet {TABLE}\ndelete table inet {TABLE}\n");
