@@ -158,7 +158,7 @@ impl Fixture {
 impl Drop for Fixture {
     fn drop(&mut self) {
         if let Some(mut shim) = self.shim.take() {
-            let _ = Command::new("runc").args(&self.runtime_args).args(["delete", "--force", &self.id]).output();
+            let _ = Command::new(&self.runtime).args(&self.runtime_args).args(["delete", "--force", &self.id]).output();
             let _ = shim.kill();
             let _ = shim.wait();
         }
