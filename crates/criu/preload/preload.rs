@@ -47,18 +47,18 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 }
 
 #[cfg(target_arch = "x86_64")]
-unsafe fn syscall(n: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
+unsafe fn kernel(n: usize, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
     let result: isize;
     asm!("syscall", inlateout("rax") n as isize => result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e,
-         lateout("rcx") _, lateout("r11") _, options(nostack));
+         in("r9") f, lateout("rcx") _, lateout("r11") _, options(nostack));
     result
 }
 
 #[cfg(target_arch = "aarch64")]
-unsafe fn syscall(n: usize, a: usize, b: usize, c: usize, d: usize, e: usize) -> isize {
+unsafe fn kernel(n: usize, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
     let result: isize;
     asm!("svc 0", in("x8") n, inlateout("x0") a as isize => result, in("x1") b, in("x2") c, in("x3") d, in("x4") e,
-         options(nostack));
+         in("x5") f, options(nostack));
     result
 }
 
@@ -77,7 +77,7 @@ unsafe fn answer(result: isize) -> i32 {
 #[no_mangle]
 pub unsafe extern "C" fn getsockopt(fd: i32, level: i32, name: i32, value: *mut u32, length: *mut u32) -> i32 {
     let result =
-        syscall(number::GETSOCKOPT, fd as usize, level as usize, name as usize, value as usize, length as usize);
+        kernel(number::GETSOCKOPT, fd as usize, level as usize, name as usize, value as usize, length as usize, 0);
     if result == -EOPNOTSUPP && level == SOL_SOCKET && (name == SO_PASSCRED || name == SO_PASSSEC) && *length >= 4 {
         *value = 0;
         *length = 4;
@@ -92,7 +92,7 @@ pub unsafe extern "C" fn getsockopt(fd: i32, level: i32, name: i32, value: *mut 
 /// As for the C function.
 #[no_mangle]
 pub unsafe extern "C" fn prlimit64(pid: i32, resource: u32, new: *const u64, old: *mut u64) -> i32 {
-    let result = syscall(number::PRLIMIT64, pid as usize, resource as usize, new as usize, old as usize, 0);
+    let result = kernel(number::PRLIMIT64, pid as usize, resource as usize, new as usize, old as usize, 0, 0);
     if result == -EPERM && new.is_null() && !old.is_null() {
         if let Some((soft, hard)) = limits(pid, resource) {
             *old = soft;
@@ -103,13 +103,29 @@ pub unsafe extern "C" fn prlimit64(pid: i32, resource: u32, new: *const u64, old
     answer(result)
 }
 
-/// `prlimit(2)` by its other name.
+/// `syscall(2)`: this is how CRIU calls `prlimit`.
 ///
 /// # Safety
 /// As for the C function.
 #[no_mangle]
-pub unsafe extern "C" fn prlimit(pid: i32, resource: u32, new: *const u64, old: *mut u64) -> i32 {
-    prlimit64(pid, resource, new, old)
+pub unsafe extern "C" fn syscall(
+    number: usize,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+    e: usize,
+    f: usize,
+) -> isize {
+    if number == number::PRLIMIT64 {
+        return prlimit64(a as i32, b as u32, c as *const u64, d as *mut u64) as isize;
+    }
+    let result = kernel(number, a, b, c, d, e, f);
+    if (-4095..0).contains(&result) {
+        *__errno_location() = -result as i32;
+        return -1;
+    }
+    result
 }
 
 /// The line of `/proc/<pid>/limits`: the lines stand in the order of the numbers, the names are 25 wide.
@@ -132,7 +148,7 @@ unsafe fn limits(pid: i32, resource: u32) -> Option<(u64, u64)> {
         path[at] = byte;
         at += 1;
     }
-    let fd = syscall(number::OPENAT, -100isize as usize, path.as_ptr() as usize, 0o2000000, 0, 0);
+    let fd = kernel(number::OPENAT, -100isize as usize, path.as_ptr() as usize, 0o2000000, 0, 0, 0);
     if fd < 0 {
         return None;
     }
@@ -140,13 +156,13 @@ unsafe fn limits(pid: i32, resource: u32) -> Option<(u64, u64)> {
     let mut length = 0;
     while length < text.len() {
         let got =
-            syscall(number::READ, fd as usize, text.as_mut_ptr().add(length) as usize, text.len() - length, 0, 0);
+            kernel(number::READ, fd as usize, text.as_mut_ptr().add(length) as usize, text.len() - length, 0, 0, 0);
         if got <= 0 {
             break;
         }
         length += got as usize;
     }
-    syscall(number::CLOSE, fd as usize, 0, 0, 0, 0);
+    kernel(number::CLOSE, fd as usize, 0, 0, 0, 0, 0);
     let line = text.get(..length)?.split(|byte| *byte == b'\n').nth(resource as usize + 1)?;
     let mut fields = line.get(25..)?.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
     Some((parse(fields.next()?)?, parse(fields.next()?)?))

@@ -42,7 +42,7 @@ fn private_run(run: BorrowedFd<'_>) -> io::Result<()> {
             let _ = rustix::fs::symlinkat(&target, run, entry.file_name());
             continue;
         }
-        if entry.file_name() == super::session::KDAT {
+        if entry.file_name().as_bytes().starts_with(super::session::KDAT.as_bytes()) {
             continue;
         }
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
