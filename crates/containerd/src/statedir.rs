@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <state-dir>/events.log
-//! <state-dir>/<id>/state.json  shim.sock  shim-log.json
+//! <state-dir>/<id>/state.json  shim.sock  shim-log.json  checkpoint.json (while one is made)
 //! <state-dir>/<id>/<pid>/      pid = init or the exec's id
 //!     process.json  pid  starttime  exitStatus  log.json  announced
 //! <state-dir>/.gone-<id>-<n>/  a container that has ended and whose exit is being announced
@@ -229,6 +229,11 @@ impl ContainerDir {
     /// When something could not be removed.
     pub fn remove(&self) -> Result<()> {
         remove_tree(&self.0)
+    }
+
+    /// Where a checkpoint is noted for as long as it is being made.
+    pub fn checkpoint_note(&self) -> PathBuf {
+        self.0.join("checkpoint.json")
     }
 }
 

@@ -12,16 +12,11 @@ use containerd_api::types;
 
 const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done";
 
-/// The runtimes look for `criu` in the `PATH`.
 fn has_criu() -> bool {
-    let private = "/opt/dormouse/criu/bin";
-    let path = std::env::var("PATH").unwrap_or_default();
-    if Path::new(private).join("criu").exists() && !path.contains(private) {
-        return false;
-    }
-    let works = Command::new("criu").arg("check").output().is_ok_and(|output| output.status.success());
+    let check = Command::new("env").args(["criu", "check"]).env("PATH", common::path()).output();
+    let works = check.is_ok_and(|output| output.status.success());
     if !works {
-        eprintln!("skipped: no CRIU in the PATH that works on this kernel");
+        eprintln!("skipped: no CRIU that works on this kernel");
     }
     works
 }
@@ -105,4 +100,38 @@ async fn a_checkpoint_of_one_container_holds_up_no_other() {
     }
     dumping.await.unwrap().unwrap();
     assert!(calls > 0);
+}
+
+#[tokio::test]
+async fn a_checkpoint_survives_the_end_of_docker_containerd() {
+    if !has_criu() {
+        return;
+    }
+    // Killed at different moments of the dump, the container is asleep with a checkpoint, or awake without one.
+    for delay_ms in [0, 20, 60, 120, 250] {
+        let mut daemon = Daemon::start(Oci::Runc).await;
+        daemon.run("a", &["sh", "-c", COUNT]).await;
+        let dir = daemon.dir.join("checkpoints");
+        let mut c = daemon.client.clone();
+        let request = create("a", "cp1", &dir, true);
+        let dumping = tokio::spawn(async move { c.create_checkpoint(request).await.map(drop) });
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        daemon.kill();
+        let _ = dumping.await;
+        daemon.again().await;
+        let end = std::time::Instant::now() + common::PATIENCE;
+        loop {
+            let is_awake = !daemon.state("").await.unwrap().is_empty();
+            let is_whole = dir.join("cp1/config.json").exists();
+            let exists = dir.join("cp1").exists();
+            if (!is_awake && is_whole) || (is_awake && !exists) {
+                break;
+            }
+            assert!(
+                std::time::Instant::now() < end,
+                "{delay_ms} ms: awake {is_awake}, whole {is_whole}, there {exists}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
 }

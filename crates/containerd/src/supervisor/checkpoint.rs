@@ -6,22 +6,38 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use containerd_api::types;
 use serde::{Deserialize, Serialize};
 use shim::protocol::Call;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Shared;
 use super::container::Container;
+use crate::appear::appear;
 use crate::error::{Error, Result};
-use crate::statedir;
+use crate::statedir::{self, ContainerDir};
 
 const RECORD_NAME: &str = "config.json";
 /// What our runtime measures, in the image or work directory.
 const STATS_NAME: &str = "dormouse-stats.json";
 const MAX_STATS_BYTES: u64 = 1 << 20;
+
+/// What CRIU writes, in the work directory, when a dump is complete.
+const DUMP_STATS_NAME: &str = "stats-dump";
+
+/// A checkpoint that is being made, noted so that it is not lost when docker-containerd is: the dump goes on without it,
+/// and may have ended the container.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Note {
+    image_path: PathBuf,
+    /// The runtime's last word.
+    marker: PathBuf,
+    record: Record,
+}
 
 /// `config.json` of a checkpoint.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -115,6 +131,9 @@ pub async fn create(
         spawn_blocking(move || make_directory(&dir, &name)).await?
     };
     let work_path = image_path.join("criu.work");
+    let marker = if runtime_chooses { image_path.join(STATS_NAME) } else { work_path.join(DUMP_STATS_NAME) };
+    let note_path = container.dir.checkpoint_note();
+    statedir::write_json(&note_path, &Note { image_path: image_path.clone(), marker, record: record.clone() })?;
     let mut args = vec!["--image-path".to_owned(), utf8(&image_path)?, "--work-path".to_owned(), utf8(&work_path)?];
     if !options.exit {
         args.push("--leave-running".to_owned());
@@ -136,6 +155,8 @@ pub async fn create(
     };
     spawn_blocking(move || {
         let finished = result.and_then(|_| statedir::write_json(&image_path.join(RECORD_NAME), &record));
+        // Gone with the container, if the checkpoint was its end.
+        let _ = fs::remove_file(note_path);
         match finished {
             Ok(()) => Ok(stats(&work_path, &image_path)),
             Err(error) => {
@@ -149,7 +170,33 @@ pub async fn create(
     .await
 }
 
-/// Makes `<dir>/<name>`; one that holds only a failed attempt is made afresh.
+/// Finishes what an earlier docker-containerd has begun: a dump that is complete, or completes within `patience`, is a
+/// checkpoint; what is left of any other is removed.
+pub async fn recover(dir: &ContainerDir, patience: Duration) {
+    let note_path = dir.checkpoint_note();
+    if !note_path.exists() {
+        return;
+    }
+    match statedir::read_json::<Note>(&note_path) {
+        Ok(note) => {
+            let complete = matches!(tokio::time::timeout(patience, appear(&note.marker)).await, Ok(Ok(())));
+            let record_path = note.image_path.join(RECORD_NAME);
+            let settled = match (record_path.exists(), complete) {
+                (true, _) => Ok(()),
+                (false, true) => statedir::write_json(&record_path, &note.record),
+                (false, false) => spawn_blocking(move || statedir::remove_tree(&note.image_path)).await,
+            };
+            match settled {
+                Ok(()) => info!(name = note.record.name, complete, "settled a checkpoint that was being made"),
+                Err(error) => warn!(%error, name = note.record.name, "cannot settle a checkpoint that was being made"),
+            }
+        }
+        Err(error) => warn!(%error, "cannot read the note of a checkpoint"),
+    }
+    let _ = fs::remove_file(note_path);
+}
+
+/// Makes `<dir>/<name>` with CRIU's work directory in it; one that holds only a failed attempt is made afresh.
 fn make_directory(dir: &Path, name: &str) -> Result<PathBuf> {
     use std::os::unix::fs::DirBuilderExt;
     let mut builder = fs::DirBuilder::new();
@@ -169,6 +216,8 @@ fn make_directory(dir: &Path, name: &str) -> Result<PathBuf> {
         other => other,
     }
     .map_err(Error::path("mkdir", &path))?;
+    let work_path = path.join("criu.work");
+    fs::DirBuilder::new().mode(0o755).create(&work_path).map_err(Error::path("mkdir", &work_path))?;
     Ok(path)
 }
 
@@ -244,11 +293,35 @@ mod tests {
         assert!(again.get("auto").is_none());
     }
 
+    #[tokio::test]
+    async fn a_dump_that_went_on_alone_is_settled() {
+        for complete in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let image_path = make_directory(dir.path(), "cp1").unwrap();
+            let marker = image_path.join("criu.work").join(DUMP_STATS_NAME);
+            let state = statedir::StateDir::open(&dir.path().join("state")).unwrap();
+            let container = state.container("a");
+            fs::create_dir(container.path()).unwrap();
+            let record: Record = serde_json::from_str(r#"{"name":"cp1","exit":true}"#).unwrap();
+            let note = Note { image_path: image_path.clone(), marker: marker.clone(), record };
+            statedir::write_json(&container.checkpoint_note(), &note).unwrap();
+            let completing = async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                if complete {
+                    fs::write(marker, "").unwrap();
+                }
+            };
+            tokio::join!(recover(&container, Duration::from_millis(300)), completing);
+            assert_eq!(read_record(&image_path).is_ok(), complete);
+            assert_eq!(image_path.exists(), complete);
+            assert!(!container.checkpoint_note().exists());
+        }
+    }
+
     #[test]
     fn a_left_over_gives_way_and_a_checkpoint_does_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = make_directory(dir.path(), "cp1").unwrap();
-        fs::create_dir(path.join("criu.work")).unwrap();
         fs::write(path.join("pages-1.img"), "x").unwrap();
         make_directory(dir.path(), "cp1").unwrap();
         assert!(!path.join("pages-1.img").exists());

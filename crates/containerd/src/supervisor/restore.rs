@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::container::Container;
-use super::{Internal, Shared, exits, start};
+use super::{Internal, Shared, checkpoint, exits, start};
 use crate::appear::appear;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
@@ -26,6 +26,10 @@ use crate::shims::{self, Key, Notice, ShimClient};
 use crate::statedir::{ContainerDir, ContainerRecord, Found, INIT, ProcessDir, retired_processes};
 
 const SHIM_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a dump that an earlier docker-containerd has begun may still take.
+const DUMP_PATIENCE: Duration = Duration::from_secs(60);
+/// The same, when the container has ended already.
+const DUMP_END_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a runtime may take to finish what an earlier docker-containerd has asked for.
 const CREATE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -43,7 +47,10 @@ pub async fn restore(shared: &Arc<Shared>) -> Result<()> {
     let mut discarding = JoinSet::new();
     for (number, found) in shared.config.state_dir.list()?.into_iter().enumerate() {
         match found {
-            Found::Gone(id, dir) => announce_gone(shared, &id, &dir),
+            Found::Gone(id, dir) => {
+                checkpoint::recover(&dir, DUMP_END_PATIENCE).await;
+                announce_gone(shared, &id, &dir);
+            }
             Found::Container(id, dir) => {
                 let key = Key { id: id.as_str().into(), generation: number as u64 + 1 };
                 let keep = restore_container(shared, key, &dir).await.unwrap_or_else(|error| {
@@ -96,9 +103,15 @@ async fn restore_container(shared: &Arc<Shared>, key: Key, dir: &ContainerDir) -
     shared.internal.send(Internal::Adopt { adopted, done }).await.map_err(|_| Error::Closing)?;
     adopting.await.map_err(|_| Error::Closing)?;
     let Some(shim) = shim else {
+        checkpoint::recover(dir, DUMP_END_PATIENCE).await;
         return notify(shared, &key, Notice::Gone).await.map(|()| true);
     };
     start::watch_memory(shared, &container);
+    let settling = Arc::clone(&container);
+    tokio::spawn(async move {
+        let _changing = settling.changing.lock().await;
+        checkpoint::recover(&settling.dir, DUMP_PATIENCE).await;
+    });
     info!(%id, "took over a running container");
     // From here on the shim tells of every exit; what it told before is in its answer or in files.
     let known = shim.processes().await.unwrap_or_default();

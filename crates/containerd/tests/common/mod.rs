@@ -308,10 +308,16 @@ fn spawn(oci: Oci, dir: &Path, flags: &[String]) -> Child {
         .arg(dir.join("runtime"))
         .args(["--debug", "--metrics-interval=0"])
         .args(flags)
+        .env("PATH", path())
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log);
     command.spawn().unwrap()
+}
+
+/// The `PATH`, with the CRIU that was installed for this project in front.
+pub fn path() -> String {
+    format!("/opt/dormouse/criu/bin:{}", std::env::var("PATH").unwrap_or_default())
 }
 
 pub async fn connect(dir: &Path) -> Client {
