@@ -33,11 +33,21 @@ fn create(id: &str, name: &str, dir: &Path, exit: bool) -> types::CreateCheckpoi
 
 #[tokio::test]
 async fn a_container_sleeps_and_wakes_as_often_as_wanted() {
-    if !has_criu() {
-        return;
+    if has_criu() {
+        sleep_and_wake(Oci::Runc, false).await;
     }
-    let mut daemon = Daemon::start(Oci::Runc).await;
-    let mut c = daemon.client.clone();
+}
+
+#[tokio::test]
+async fn our_runtime_chooses_the_options_itself() {
+    if has_criu() && Oci::DockerRunc.exists() {
+        sleep_and_wake(Oci::DockerRunc, true).await;
+    }
+}
+
+async fn sleep_and_wake(oci: Oci, auto: bool) {
+    let mut daemon = Daemon::start(oci).await;
+    let c = daemon.client.clone();
     let bundle = daemon.bundle("a", &["sh", "-c", COUNT]);
     let dir = daemon.dir.join("checkpoints");
     let stdout = common::mkfifo(&bundle.join("out"));
@@ -45,9 +55,18 @@ async fn a_container_sleeps_and_wakes_as_often_as_wanted() {
     let request = types::CreateContainerRequest { stdout: stdout.clone(), ..daemon.request("a", &bundle) };
     daemon.create(request.clone()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    c.create_checkpoint(create("a", "cp1", &dir, false)).await.unwrap();
+    let create = |name, exit| {
+        let mut request = create("a", name, &dir, exit);
+        if let Some(checkpoint) = &mut request.checkpoint {
+            checkpoint.auto = auto;
+        }
+        let mut c = c.clone();
+        async move { c.create_checkpoint(request).await }
+    };
+    let response = create("cp1", false).await.unwrap().into_inner();
+    assert_eq!(response.stats.contains("total_us"), auto, "{}", response.stats);
     assert_eq!(daemon.state("a").await.unwrap().len(), 1, "left running");
-    c.create_checkpoint(create("a", "cp2", &dir, true)).await.unwrap();
+    create("cp2", true).await.unwrap();
     daemon.wait_event("exit a init 137").await;
     let last = last_number(&reader.join().unwrap());
     assert!(last > 0);

@@ -40,6 +40,20 @@ async fn a_container_runs_to_its_end_with_crun() {
     run_to_the_end(Oci::Crun).await;
 }
 
+#[tokio::test]
+async fn a_container_runs_to_its_end_with_our_runtime() {
+    if Oci::DockerRunc.exists() {
+        run_to_the_end(Oci::DockerRunc).await;
+    }
+}
+
+#[tokio::test]
+async fn exec_pause_stats_update_and_signals_with_our_runtime() {
+    if Oci::DockerRunc.exists() {
+        exec_pause_stats(Oci::DockerRunc).await;
+    }
+}
+
 async fn exec_pause_stats(oci: Oci) {
     let daemon = Daemon::start(oci).await;
     daemon.run("a", &["sleep", "1000"]).await;

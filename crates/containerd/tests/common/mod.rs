@@ -27,6 +27,8 @@ pub enum Oci {
     Runc,
     /// Refuses hybrid hosts, so it gets a mount namespace without the v2 mount.
     Crun,
+    /// This project's own.
+    DockerRunc,
 }
 
 impl Oci {
@@ -34,7 +36,21 @@ impl Oci {
         match self {
             Oci::Runc => "runc",
             Oci::Crun => "crun",
+            Oci::DockerRunc => "docker-runc",
         }
+    }
+
+    /// Where it is; this project's own is built beside docker-containerd.
+    fn program(self) -> PathBuf {
+        match self {
+            Oci::DockerRunc => Path::new(env!("CARGO_BIN_EXE_docker-containerd")).with_file_name(self.name()),
+            Oci::Runc | Oci::Crun => self.name().into(),
+        }
+    }
+
+    /// Whether it is there; false for our own only, when this crate is tested by itself.
+    pub fn exists(self) -> bool {
+        self != Oci::DockerRunc || self.program().exists()
     }
 }
 
@@ -289,7 +305,7 @@ fn spawn(oci: Oci, dir: &Path, flags: &[String]) -> Child {
     let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
     let program = env!("CARGO_BIN_EXE_docker-containerd");
     let mut command = match oci {
-        Oci::Runc => Command::new(program),
+        Oci::Runc | Oci::DockerRunc => Command::new(program),
         Oci::Crun => {
             let mut command = Command::new("unshare");
             let script = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$0\" \"$@\"";
@@ -304,7 +320,9 @@ fn spawn(oci: Oci, dir: &Path, flags: &[String]) -> Child {
         .arg(dir.join("state"))
         .arg("--shim")
         .arg(shim_program())
-        .args(["--runtime", oci.name(), "--runtime-args", "--root", "--runtime-args"])
+        .arg("--runtime")
+        .arg(oci.program())
+        .args(["--runtime-args", "--root", "--runtime-args"])
         .arg(dir.join("runtime"))
         .args(["--debug", "--metrics-interval=0"])
         .args(flags)
