@@ -49,7 +49,7 @@ fn conflicts_are_409() {
     refused(&engine, "POST", "/containers/c1/kill", "", 409, "is not running");
     refused(&engine, "POST", "/containers/c1/pause", "", 409, "is not running");
     refused(&engine, "POST", "/containers/c1/exec", r#"{"Cmd":["true"]}"#, 409, "is not running");
-    refused(&engine, "POST", "/containers/c1/checkpoints", r#"{"CheckpointID":"x"}"#, 409, "is not running");
+    refused(&engine, "POST", "/containers/c1/checkpoints", r#"{"CheckpointID":"nap"}"#, 409, "is not running");
     refused(
         &engine,
         "POST",

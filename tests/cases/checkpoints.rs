@@ -73,7 +73,7 @@ fn behind_a_published_port() {
     let port = free_port();
     let serve = "mkdir /www; httpd -h /www; n=0; while :; do n=$((n+1)); echo $n >/www/new; mv /www/new /www/n; sleep 0.05; done";
     engine.ok(&format!("docker run -d --name c1 -p {port}:80 busybox sh -c '{serve}'"));
-    let asked = || engine.run(&format!("busybox wget -q -T 2 -O - http://127.0.0.1:{port}/n"));
+    let asked = || engine.run(&format!("curl -sf -m 2 http://127.0.0.1:{port}/n"));
     let count = |more_than: u64| {
         eventually(format!("port {port} counts past {more_than}"), || {
             asked().out().parse::<u64>().ok().filter(|count| *count > more_than)

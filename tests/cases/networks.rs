@@ -13,7 +13,7 @@ fn fetch(container: &str, host: &str) -> String {
 fn answers(engine: &Engine, url: &str) -> String {
     let mut answer = String::new();
     eventually(format!("{url} answers"), || {
-        let done = engine.run(&format!("busybox wget -q -T 2 -O - {url}"));
+        let done = engine.run(&format!("curl -sf -m 2 {url}"));
         answer = done.out().to_owned();
         (done.code == 0).then_some(())
     });
@@ -88,7 +88,7 @@ fn published_ports_answer() {
         .says("port is already allocated");
     engine.ok("docker rm -f second || true");
     engine.ok("docker stop -t 0 web");
-    engine.fails(&format!("busybox wget -q -T 1 -O - http://127.0.0.1:{port}/"));
+    engine.fails(&format!("curl -sf -m 1 http://127.0.0.1:{port}/"));
     engine.ok("docker start web");
     assert_eq!(answers(&engine, &format!("http://127.0.0.1:{port}/")), "web");
     engine.ok("docker rm -f web");

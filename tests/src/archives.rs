@@ -226,6 +226,9 @@ fn pack(files: Vec<(String, Vec<u8>)>) -> Vec<u8> {
     for (name, bytes) in files {
         let mut header = Header::new_gnu();
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_700_000_000);
         header.set_size(bytes.len() as u64);
         archive.append_data(&mut header, &name, bytes.as_slice()).expect("write to memory");
     }
