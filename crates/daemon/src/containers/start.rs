@@ -52,20 +52,19 @@ impl Daemon {
     /// Starts a container whose operation lock is held and whose state allows it.
     pub(crate) async fn start_held(self: &Arc<Self>, container: &Arc<Container>, wake: Option<Wake>) -> Result<()> {
         let record = container.record();
+        // Taken before anything runs: a program may have ended before we hear that it was started, and an end that is
+        // older than the start is taken for that of a run before this one.
+        let now = Utc::now();
         let started = match self.launch(container, &record, wake).await {
-            Ok((pid, paused)) => {
-                // Taken before the record changes hands: an exit that is already on its way waits for the lock.
-                let now = Utc::now();
-                container.change(|r| {
-                    r.state = r.state.started(pid, now)?;
-                    if paused {
-                        r.state = r.state.paused(&r.id)?;
-                    }
-                    r.runs += 1;
-                    r.asleep = false;
-                    Ok(())
-                })
-            }
+            Ok((pid, paused)) => container.change(|r| {
+                r.state = r.state.started(pid, now)?;
+                if paused {
+                    r.state = r.state.paused(&r.id)?;
+                }
+                r.runs += 1;
+                r.asleep = false;
+                Ok(())
+            }),
             Err(e) => Err(e),
         };
         match started {
@@ -283,10 +282,8 @@ impl Daemon {
 
     /// Takes back everything a start made, or a run left: network, mounts, bundle. Safe to repeat.
     pub(crate) async fn clean_up(self: &Arc<Self>, record: &Record) {
-        let endpoints = self.networks.endpoints(&record.id);
-        match self.networks.release_all(&record.id).await {
-            Ok(()) => endpoints.iter().for_each(|endpoint| self.endpoint_event("disconnect", endpoint)),
-            Err(e) => tracing::warn!("releasing the network of {}: {e}", record.short_id()),
+        if let Err(e) = self.networks.release_all(&record.id).await {
+            tracing::warn!("releasing the network of {}: {e}", record.short_id());
         }
         let (daemon, id) = (self.clone(), record.id.clone());
         let cleaned = blocking(move || {
