@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use super::{Route, name, page_not_found};
-use crate::backend::Backends;
+use crate::backend::{Attached, Backends};
 use crate::error::{Error, Result};
 use crate::hijack::Hijack;
 use crate::request::Request;
@@ -45,6 +45,8 @@ async fn start(backends: &Backends, id: &str, mut request: Request) -> Result<Re
         backends.exec.start_detached(id, body).await?;
         return empty(StatusCode::OK);
     }
-    let attached = backends.exec.start_attached(id, body).await?;
+    // What the client says it expects decides the framing, not what the process was made with.
+    let tty = body.tty;
+    let attached = Attached { tty, ..backends.exec.start_attached(id, body).await? };
     Ok(Reply::Hijack(Hijack::new(&request, attached)))
 }

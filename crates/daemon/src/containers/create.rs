@@ -99,7 +99,8 @@ impl Daemon {
     ) -> Result<()> {
         for mut plan in plans {
             if let Source::Volume { name, .. } = &mut plan.source {
-                let (volume, new) = self.volumes.create(name, "", BTreeMap::new(), BTreeMap::new())?;
+                let driver = &record.host_config.volume_driver;
+                let (volume, new) = self.volumes.create(name, driver, BTreeMap::new(), BTreeMap::new())?;
                 if new {
                     let driver = Map::from_iter([("driver", "local".to_owned())]);
                     self.events.emit("volume", "create", &volume.name, driver);

@@ -203,9 +203,7 @@ impl Daemon {
         for (name, settings) in networks {
             let request = endpoint_request(record, name, settings, ports, addresses)?;
             ports = false;
-            let endpoint = self.networks.connect(&record.id, name, request).await?;
-            self.endpoint_event("connect", &endpoint);
-            endpoints.push(endpoint);
+            endpoints.push(self.networks.connect(&record.id, name, request).await?);
         }
         Ok(Joined { netns, shared_with: None, endpoints })
     }

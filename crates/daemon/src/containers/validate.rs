@@ -49,12 +49,6 @@ pub fn check(config: &ContainerConfig, host: &HostConfig, daemon: &Config) -> Re
     if !host.runtime.is_empty() && !daemon.runtimes.contains_key(&host.runtime) {
         return Err(invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
     }
-    if !["", "local", "default"].contains(&host.volume_driver.as_str()) {
-        return Err(Error::NotFound(format!(
-            "error looking up volume plugin {0}: plugin \"{0}\" not found",
-            host.volume_driver
-        )));
-    }
     if !host.storage_opt.is_empty() {
         return Err(invalid("--storage-opt is not supported: overlay2 over this file system has no quotas".into()));
     }

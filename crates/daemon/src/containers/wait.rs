@@ -16,7 +16,8 @@ pub fn wait(container: &Arc<Container>, condition: WaitCondition) -> BoxFuture<'
     let removed = container.removed.clone();
     Box::pin(async move {
         let holds = |record: &Arc<Record>| match condition {
-            WaitCondition::NotRunning => !record.state.is_active(),
+            // One that will be restarted counts as running, but its end is an end.
+            WaitCondition::NotRunning => !record.state.is_active() || record.exits > exits,
             WaitCondition::NextExit => record.exits > exits,
             WaitCondition::Removed => false,
         };

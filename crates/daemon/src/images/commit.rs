@@ -28,9 +28,13 @@ impl Daemon {
             comment: options.comment.clone(),
             created_by: std::iter::once(&record.path).chain(&record.args).cloned().collect::<Vec<_>>().join(" "),
         };
-        let is_to_be_frozen = options.pause && record.state.running().is_some_and(|running| !running.paused);
-        if is_to_be_frozen {
-            self.container_pause(&record.id).await?;
+        let mut is_to_be_frozen = options.pause && record.state.running().is_some_and(|running| !running.paused);
+        if is_to_be_frozen && let Err(error) = self.container_pause(&record.id).await {
+            // One that has ended meanwhile stands still, too.
+            if container.record().state.running().is_some() {
+                return Err(error);
+            }
+            is_to_be_frozen = false;
         }
         let (images, id) = (self.images.clone(), record.id.clone());
         let committed = blocking(move || Ok(images.commit(&id, &request)?)).await;

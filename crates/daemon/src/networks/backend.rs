@@ -1,6 +1,6 @@
 //! The verbs of networks.
 
-use ::network::{CreateNetwork, Endpoint, IpamRequest, Network};
+use ::network::{CreateNetwork, IpamRequest, Network};
 use api::backend::NetworkBackend;
 use api::filters::Filters;
 use api::types::{self, Map};
@@ -81,13 +81,6 @@ impl NetworkBackend for Daemon {
 }
 
 impl Daemon {
-    /// Tells that a container joined or left a network.
-    pub(crate) fn endpoint_event(&self, action: &str, endpoint: &Endpoint) {
-        if let Ok(network) = self.networks.get(&endpoint.network_id) {
-            self.network_event(action, &network, &[("container", endpoint.container_id.clone())]);
-        }
-    }
-
     /// Tells that something happened to a network.
     pub(super) fn network_event(&self, action: &str, network: &Network, more: &[(&str, String)]) {
         let own = [("name", network.name.clone()), ("type", network.driver.name().to_owned())];

@@ -78,7 +78,7 @@ impl Volumes {
         options: BTreeMap<String, String>,
         labels: BTreeMap<String, String>,
     ) -> Result<(Volume, bool)> {
-        if !["", "local"].contains(&driver) {
+        if !["", "local", "default"].contains(&driver) {
             return Err(Error::NotFound(format!(
                 "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
             )));
