@@ -6,8 +6,8 @@ use std::time::Duration;
 use api::backend::{Attached, BoxStream, Output, StreamKind};
 use api::types::{ExecCreateRequest, ExecStartRequest};
 use containerd_api::types as wire;
-use futures::StreamExt;
-use tokio::sync::watch;
+use futures::{FutureExt, StreamExt};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::registry::{Exec, ExecState};
@@ -72,7 +72,7 @@ impl Daemon {
         self.begin(&exec)?;
         let config = &exec.config;
         let detached = CancellationToken::new();
-        let mut output = live(&exec.hub, config.attach_stdout, config.attach_stderr);
+        let output = live(&exec.hub, config.attach_stdout, config.attach_stderr);
         let stdin = config.attach_stdin.then(|| {
             let (daemon, held) = (self.clone(), exec.clone());
             let writer = exec.hub.stdin(async move {
@@ -89,12 +89,27 @@ impl Daemon {
             }
         });
         let size = request.console_size.or(config.console_size);
-        if let Err(e) = self.launch_exec(&exec, true, size).await {
-            let told = Output { stream: StreamKind::Stdout, data: format!("{e}\r\n").into() };
+        // It runs when its output is asked for, or nobody is there to ask: an answer's headers are out by then. Clients
+        // exist that lose what comes along with them.
+        let (asked, told) = oneshot::channel::<()>();
+        let (daemon, held) = (self.clone(), exec.clone());
+        let launched = tokio::spawn(async move {
+            let _ = told.await;
+            daemon.launch_exec(&held, true, size).await
+        });
+        let output = async move {
+            drop(asked);
+            let error = match launched.await {
+                Ok(Ok(())) => return output,
+                Ok(Err(e)) => e.to_string(),
+                Err(e) => format!("the launch failed: {e}"),
+            };
+            let told = Output { stream: StreamKind::Stdout, data: format!("{error}\r\n").into() };
             let told: BoxStream<Output> = Box::pin(futures::stream::iter([Ok(told)]));
-            output = told;
-        }
-        Ok(Attached { tty: config.tty, stdin, output: Box::pin(output.take_until(detached.cancelled_owned())) })
+            told
+        };
+        let output = output.flatten_stream().take_until(detached.cancelled_owned());
+        Ok(Attached { tty: config.tty, stdin, output: Box::pin(output) })
     }
 
     /// Only one may start it.
