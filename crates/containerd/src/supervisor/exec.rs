@@ -93,6 +93,10 @@ fn oci_process(request: AddProcessRequest) -> Map<String, Value> {
     spec.insert("args".into(), request.args.into());
     spec.insert("env".into(), request.env.into());
     spec.insert("cwd".into(), cwd.into());
+    if request.terminal && request.console_height > 0 && request.console_width > 0 {
+        let size = json!({ "height": request.console_height, "width": request.console_width });
+        spec.insert("consoleSize".into(), size);
+    }
     spec.insert("noNewPrivileges".into(), request.no_new_privileges.into());
     if !request.capabilities.is_empty() {
         let list = Value::from(request.capabilities);

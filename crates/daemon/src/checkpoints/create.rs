@@ -11,7 +11,7 @@ use containerd_api::types::{Capture, Checkpoint};
 use crate::Daemon;
 use crate::containers::Container;
 use crate::containers::record::Record;
-use crate::containers::state::Running;
+use crate::containers::state::{Running, not_running};
 use crate::error::{Context, Error, Result, blocking};
 
 impl Daemon {
@@ -27,7 +27,7 @@ impl Daemon {
         let _op = container.op.lock().await;
         let record = container.record();
         let Some(running) = record.state.running().cloned() else {
-            return Err(Error::Conflict(format!("Container {name} not running")));
+            return Err(not_running(&container.id));
         };
         checkpoint::check_name(checkpoint)?;
         self.refuse_running_execs(&container)?;

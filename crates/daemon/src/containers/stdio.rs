@@ -142,7 +142,15 @@ pub struct Fifos {
     /// What docker-containerd is told.
     pub paths: StdioPaths,
     stdin: Option<pipe::Sender>,
-    outputs: Vec<(StreamKind, pipe::Receiver)>,
+    outputs: Vec<(StreamKind, Source)>,
+}
+
+/// Where output comes from.
+enum Source {
+    /// The other end of what the process's shim writes.
+    Fifo(pipe::Receiver),
+    /// What was left when the process had ended and nobody had read: the shim puts it in the FIFO's place.
+    Rest(tokio::fs::File),
 }
 
 impl Fifos {
@@ -170,8 +178,7 @@ impl Fifos {
         let mut outputs = Vec::new();
         for (kind, path) in [(StreamKind::Stdout, &paths.stdout), (StreamKind::Stderr, &paths.stderr)] {
             if !path.as_os_str().is_empty() {
-                let receiver = pipe::OpenOptions::new().open_receiver(path);
-                outputs.push((kind, receiver.context(|| format!("open {}", path.display()))?));
+                outputs.push((kind, Source::open(path).context(|| format!("open {}", path.display()))?));
             }
         }
         let stdin = match paths.stdin.as_os_str().is_empty() {
@@ -194,32 +201,55 @@ impl Fifos {
         }
         let outputs = self.outputs;
         tokio::spawn(async move {
-            let copies = outputs.into_iter().map(|(kind, fifo)| copy(kind, fifo, &hub, log.as_ref()));
+            let copies = outputs.into_iter().map(|(kind, source)| copy(kind, source, &hub, log.as_ref()));
             futures::future::join_all(copies).await;
         })
     }
 }
 
-async fn copy(kind: StreamKind, fifo: pipe::Receiver, hub: &Hub, log: Option<&Log>) {
+impl Source {
+    fn open(path: &Path) -> io::Result<Self> {
+        if std::fs::symlink_metadata(path)?.is_file() {
+            return Ok(Self::Rest(tokio::fs::File::from_std(std::fs::File::open(path)?)));
+        }
+        pipe::OpenOptions::new().open_receiver(path).map(Self::Fifo)
+    }
+
+    /// The next chunk; an empty one is the end. Memory for it is taken when there is something to read.
+    async fn next(&mut self) -> io::Result<BytesMut> {
+        let chunk = || BytesMut::with_capacity(CHUNK_BYTES);
+        match self {
+            Self::Fifo(fifo) => loop {
+                fifo.readable().await?;
+                let mut chunk = chunk();
+                match fifo.try_read_buf(&mut chunk) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    read => return read.map(|_| chunk),
+                }
+            },
+            Self::Rest(file) => {
+                let mut chunk = chunk();
+                file.read_buf(&mut chunk).await.map(|_| chunk)
+            }
+        }
+    }
+}
+
+async fn copy(kind: StreamKind, mut source: Source, hub: &Hub, log: Option<&Log>) {
     let log_kind = match kind {
         StreamKind::Stderr => logs::StreamKind::Stderr,
         _ => logs::StreamKind::Stdout,
     };
     let mut failing = false;
     loop {
-        if fifo.readable().await.is_err() {
-            return;
-        }
-        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
-        match fifo.try_read_buf(&mut chunk) {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+        let chunk = match source.next().await {
+            Ok(chunk) if chunk.is_empty() => return,
+            Ok(chunk) => chunk,
             Err(e) => {
                 tracing::error!("reading a container's output: {e}");
                 return;
             }
-        }
+        };
         if let Some(log) = log {
             match log.write(log_kind, &chunk) {
                 Ok(()) => failing = false,

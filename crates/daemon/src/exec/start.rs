@@ -139,7 +139,7 @@ impl Daemon {
     }
 
     async fn launch_exec(self: &Arc<Self>, exec: &Arc<Exec>, attached: bool, size: Option<[u32; 2]>) -> Result<()> {
-        let started = self.try_launch(exec, attached).await;
+        let started = self.try_launch(exec, attached, size).await;
         let pid = match started {
             Ok(pid) => pid,
             Err(e) => {
@@ -166,22 +166,19 @@ impl Daemon {
             }
             starting
         });
-        if let Some([height, width]) = size.filter(|s| exec.config.tty && *s != [0, 0]) {
-            let (height, width) = (height.min(u16::MAX.into()) as u16, width.min(u16::MAX.into()) as u16);
-            let _ = self.containerd.resize(&exec.container_id, &exec.id, width, height).await;
-        }
         self.exec_event(exec, &format!("exec_start: {}", exec.command()), &[]);
         Ok(())
     }
 
-    async fn try_launch(self: &Arc<Self>, exec: &Arc<Exec>, attached: bool) -> Result<i32> {
+    async fn try_launch(self: &Arc<Self>, exec: &Arc<Exec>, attached: bool, size: Option<[u32; 2]>) -> Result<i32> {
         let container = self.running(&exec.container_id)?;
         let record = container.record();
         let config = &exec.config;
         let bundle = Record::bundle(&self.config.exec_root, &record.id);
         let outputs = attached && (config.attach_stdout || config.attach_stderr);
         let fifos = Fifos::make(&bundle, &exec.id, attached && config.attach_stdin, outputs, config.tty)?;
-        let request = self.add_process_request(&record, exec, &fifos)?;
+        let mut request = self.add_process_request(&record, exec, &fifos)?;
+        [request.console_height, request.console_width] = size.unwrap_or_default();
         let added = self.containerd.add_process(request).await;
         if added.is_ok() {
             let copying = fifos.connect(exec.hub.clone(), None);

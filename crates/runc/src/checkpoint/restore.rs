@@ -167,7 +167,7 @@ fn wake(
     let mut session = Session::start(launch)?;
     cgroups.join(session.pid())?;
     let console_socket = request.console_socket.take().map(ConsoleSocket::open).transpose()?;
-    let mut listener = Listener { container, spec, network, console_socket, paused: chosen.paused, failure: None };
+    let mut listener = Listener { container, spec, network, console_socket, failure: None };
     let call = rpc::Request { kind: rpc::RequestType::Restore as i32, opts: Some(options), ..Default::default() };
     let response = session.call(&call, &mut listener, LIMIT);
     session.end();
@@ -184,6 +184,10 @@ fn wake(
         Err(criu::Error::Died { .. }) => return Err(criu::explain::death(&log).into()),
         Err(err) => return Err(err.into()),
     };
+    // Not before CRIU has ended: it is in the container's groups itself and would freeze with it.
+    if chosen.paused {
+        cgroups.freeze()?;
+    }
     if container.record.pid != pid && pid > 0 {
         container.set_process(pid)?;
     }
@@ -273,7 +277,6 @@ struct Listener<'a> {
     spec: &'a Spec,
     network: Option<network::Network>,
     console_socket: Option<OwnedFd>,
-    paused: bool,
     failure: Option<Error>,
 }
 
@@ -316,7 +319,6 @@ impl Listener<'_> {
                 Some(network) => network.unlock(),
                 None => Ok(()),
             },
-            Event::PostResume if self.paused => self.container.cgroups()?.freeze(),
             _ => Ok(()),
         }
     }
