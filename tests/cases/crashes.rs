@@ -84,7 +84,7 @@ fn everything_is_remembered() {
     let look = || {
         [
             engine.ok("docker ps -a --no-trunc --format '{{.ID}} {{.Names}} {{.State}} {{.Networks}} {{.Mounts}}'"),
-            engine.ok("docker images --no-trunc --format '{{.ID}} {{.Repository}}:{{.Tag}}'"),
+            engine.ok("docker images --no-trunc --format '{{.ID}} {{.Repository}}:{{.Tag}}' | sort"),
             engine.ok("docker network ls --no-trunc --format '{{.ID}} {{.Name}}' | sort"),
             engine.ok("docker volume ls -q"),
             engine.inspect(

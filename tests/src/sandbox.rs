@@ -78,6 +78,9 @@ impl Sandbox {
             let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
             let command = String::from_utf8_lossy(&read("cmdline")).into_owned();
             let groups = String::from_utf8_lossy(&read("cgroup")).into_owned();
+            if command.is_empty() && fs::read_link(entry.path().join("exe")).is_err() {
+                continue; // a zombie, which is its parent's business
+            }
             if pid != std::process::id() as i32
                 && (command.contains(&home) || containers.iter().any(|id| groups.contains(id.as_str())))
             {
