@@ -102,7 +102,9 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
     match &result {
         Ok(()) => staging.keep(),
         Err(_) => {
-            staging.undo(request.work);
+            // Whoever looks for more than the message finds CRIU's log with the container's state.
+            let _ = fs::copy(request.work.join(LOG), container.dir.join(LOG));
+            staging.undo();
             // Whoever was frozen by us or by CRIU goes on, unless the user froze it.
             if status == Status::Running
                 && let Err(err) = container.cgroups().and_then(|cgroups| cgroups.thaw())
@@ -358,9 +360,9 @@ impl<'a> Staging<'a> {
 
     fn keep(self) {}
 
-    /// Removes what came since; the log stays when it lies elsewhere.
-    fn undo(self, work: &Path) {
-        if self.made && !work.starts_with(self.image) {
+    /// Removes what came since.
+    fn undo(self) {
+        if self.made {
             let _ = fs::remove_dir_all(self.image);
             return;
         }

@@ -94,9 +94,10 @@ pub fn sources(spec: &Spec, record: &Record, names: &[String]) -> Result<Externa
                 }
             }
         };
-        if !source.exists() {
-            return Err(Error::CannotRestore(format!("{} (for {name} in the container) is missing", source.display())));
-        }
+        // CRIU follows no link here.
+        let source = fs::canonicalize(&source).map_err(|_| {
+            Error::CannotRestore(format!("{} (for {name} in the container) is missing", source.display()))
+        })?;
         result.insert(name.clone(), source);
     }
     Ok(result)
