@@ -1,5 +1,6 @@
 //! A directory of checkpoints: staging, listing, opening, removing.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -87,6 +88,20 @@ impl Directory {
         read_manifest(&place).map_err(|why| Error::Unusable { name: name.to_owned(), why })
     }
 
+    /// Looks whether every file of a checkpoint is there in full.
+    pub fn check_files(&self, manifest: &Manifest) -> Result<()> {
+        let found = file_sizes(&self.place(&manifest.name)?)?;
+        for (name, size) in &manifest.files {
+            let why = match found.get(name) {
+                Some(there) if there == size => continue,
+                Some(there) => format!("{name} has {there} bytes instead of {size}: it was cut short or changed"),
+                None => format!("{name} is missing"),
+            };
+            return Err(Error::Unusable { name: manifest.name.clone(), why });
+        }
+        Ok(())
+    }
+
     /// All checkpoints, by name. What is no checkpoint is passed over.
     pub fn list(&self) -> Result<Vec<Found>> {
         let entries = match fs::read_dir(&self.path) {
@@ -137,6 +152,11 @@ impl Staging {
     /// The checkpoint in the making.
     pub fn place(&self) -> PathBuf {
         self.dir.join(&self.name)
+    }
+
+    /// The files of the checkpoint in the making, with their sizes.
+    pub fn file_sizes(&self) -> Result<BTreeMap<String, u64>> {
+        file_sizes(&self.place())
     }
 
     /// Writes the manifest beside the place, where it waits for the dump: afterwards a rename is enough.
@@ -207,6 +227,23 @@ fn make_dir_all(path: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io(format!("mkdir {}", path.display())))
 }
 
+/// The files right in a checkpoint's directory; what CRIU writes while it works (logs) is in directories below.
+fn file_sizes(place: &Path) -> Result<BTreeMap<String, u64>> {
+    let what = || format!("read {}", place.display());
+    let mut sizes = BTreeMap::new();
+    for entry in fs::read_dir(place).map_err(io(what()))? {
+        let entry = entry.map_err(io(what()))?;
+        let meta = entry.metadata().map_err(io(what()))?;
+        if let Ok(name) = entry.file_name().into_string()
+            && meta.is_file()
+            && name != MANIFEST
+        {
+            sizes.insert(name, meta.len());
+        }
+    }
+    Ok(sizes)
+}
+
 /// Bytes on disk of a tree, links not followed.
 fn tree_bytes(path: &Path) -> u64 {
     let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
@@ -261,6 +298,7 @@ mod tests {
             paused: false,
             addresses: Default::default(),
             host: HostFacts::here(),
+            files: Default::default(),
             measured: None,
         }
     }
@@ -298,6 +336,20 @@ mod tests {
         make(&dir, "cp2").unwrap();
         dir.sweep();
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_was_cut_short_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Directory::new(root.path());
+        let place = make(&dir, "cp1").unwrap();
+        let whole = Manifest { files: file_sizes(&place).unwrap(), ..manifest("cp1") };
+        assert_eq!(whole.files["pages-1.img"], 5);
+        dir.check_files(&whole).unwrap();
+        fs::write(place.join("pages-1.img"), b"pag").unwrap();
+        assert!(dir.check_files(&whole).unwrap_err().to_string().contains("pages-1.img has 3 bytes instead of 5"));
+        fs::remove_file(place.join("pages-1.img")).unwrap();
+        assert!(dir.check_files(&whole).unwrap_err().to_string().contains("is missing"));
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub struct Manifest {
     /// The host it was taken on.
     #[serde(default)]
     pub host: HostFacts,
+    /// Its files with their sizes, but for the logs: what was cut short is refused before anything is touched.
+    #[serde(default)]
+    pub files: BTreeMap<String, u64>,
     /// What taking it cost, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<Measured>,

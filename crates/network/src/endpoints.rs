@@ -105,7 +105,14 @@ impl Inner {
         let bound = if network.internal {
             Vec::new()
         } else {
-            let asker = Asker { endpoint: &endpoint.container_name, endpoint_id: &endpoint.id, container_ip: ip };
+            let ours: Vec<_> = lock(&self.state)
+                .endpoints
+                .values()
+                .flat_map(|other| &other.endpoint.ports)
+                .map(|port| (port.host_port, port.protocol))
+                .collect();
+            let (name, id) = (&endpoint.container_name, &endpoint.id);
+            let asker = Asker { endpoint: name, endpoint_id: id, container_ip: ip, ours: &ours };
             let default_ip = options.host_binding.or(self.config.default_publish_ip);
             ports::publish(&asker, &request.ports, default_ip, &mut lock(&self.next_port))?
         };

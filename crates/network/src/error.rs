@@ -80,6 +80,19 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A host port is another container's.
+    #[error(
+        "failed to set up container networking: driver failed programming external connectivity on endpoint {endpoint} \
+         ({endpoint_id}): Bind for {address} failed: port is already allocated"
+    )]
+    PortAllocated {
+        /// The container's name.
+        endpoint: String,
+        /// The endpoint's id.
+        endpoint_id: String,
+        /// The host's side.
+        address: std::net::SocketAddr,
+    },
     /// No free port in the asked range.
     #[error(
         "failed to set up container networking: driver failed programming external connectivity on endpoint {endpoint} \
@@ -150,6 +163,7 @@ impl Kinded for Error {
             | Error::NoAddress(_)
             | Error::AddressInUse
             | Error::PortBind { .. }
+            | Error::PortAllocated { .. }
             | Error::PortsExhausted { .. }
             | Error::Netlink { .. }
             | Error::Io { .. }

@@ -23,6 +23,8 @@ pub(crate) struct Asker<'a> {
     pub endpoint: &'a str,
     pub endpoint_id: &'a str,
     pub container_ip: Ipv4Addr,
+    /// What this engine's containers have published: Docker has other words for a port that is one of these.
+    pub ours: &'a [(u16, Protocol)],
 }
 
 /// Binds everything or nothing.
@@ -77,6 +79,13 @@ fn publish_one(
             }
             Err((address, error)) => {
                 let taken = error.kind() == std::io::ErrorKind::AddrInUse;
+                if fixed && taken && asker.ours.contains(&(port, wanted.protocol)) {
+                    return Err(Error::PortAllocated {
+                        endpoint: asker.endpoint.to_owned(),
+                        endpoint_id: asker.endpoint_id.to_owned(),
+                        address: SocketAddr::new(address, port),
+                    });
+                }
                 if fixed || !taken {
                     return Err(Error::PortBind {
                         endpoint: asker.endpoint.to_owned(),
@@ -167,7 +176,7 @@ mod tests {
     use super::*;
 
     fn asker() -> Asker<'static> {
-        Asker { endpoint: "web", endpoint_id: "abc", container_ip: Ipv4Addr::new(172, 17, 0, 2) }
+        Asker { endpoint: "web", endpoint_id: "abc", container_ip: Ipv4Addr::new(172, 17, 0, 2), ours: &[] }
     }
 
     fn wanted(ports: Option<RangeInclusive<u16>>) -> PortPublish {

@@ -121,7 +121,8 @@ impl Daemon {
         }
         let mut measured: Measured = serde_json::from_str(&stats).unwrap_or_default();
         measured.total_us = Some(started.elapsed().as_micros() as u64);
-        staging.write_manifest(&Manifest { measured: Some(measured), ..manifest.clone() })?;
+        let files = staging.file_sizes()?;
+        staging.write_manifest(&Manifest { files, measured: Some(measured), ..manifest.clone() })?;
         Ok(())
     }
 
@@ -154,6 +155,7 @@ impl Daemon {
             paused: running.paused,
             addresses,
             host: HostFacts::here(),
+            files: BTreeMap::new(),
             measured: None,
         }
     }

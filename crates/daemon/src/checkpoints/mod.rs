@@ -8,7 +8,7 @@ mod backend;
 mod create;
 mod wake;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use checkpoint::Directory;
 
@@ -29,6 +29,6 @@ impl Daemon {
 /// Removes checkpoints that were in the making when dockerd was killed, below the directory of all containers.
 pub fn sweep(containers: &Path) {
     for entry in std::fs::read_dir(containers).into_iter().flatten().flatten() {
-        Directory::new(PathBuf::from(entry.path()).join("checkpoints")).sweep();
+        Directory::new(entry.path().join("checkpoints")).sweep();
     }
 }

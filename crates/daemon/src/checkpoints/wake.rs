@@ -41,6 +41,7 @@ impl Daemon {
         if let Some(obstacle) = HostFacts::here().obstacle(&manifest.host) {
             return Err(refuse(obstacle));
         }
+        directory.check_files(&manifest)?;
         // Another container gets addresses of its own: those of the first may be in use.
         let mut addresses = Addresses::default();
         if manifest.container_id == record.id {

@@ -179,7 +179,6 @@ impl Daemon {
             let before = was_running.contains(&record.id);
             let never_ran = matches!(state, State::Created { .. });
             let wanted = !never_ran
-                && !(record.manually_stopped && policy.name != "always")
                 && restart::wanted_at_boot(policy, record.manually_stopped, before, state.exit_code())
                 && !record.asleep;
             if wanted {
