@@ -68,6 +68,7 @@ fn tls_without_client_certificates() {
         ))
         .prepare();
     certificates(&engine);
+    engine.ok("cp ca.pem config/"); // where the client looks for it
     engine.boot();
     engine.ok(&format!("docker -H tcp://127.0.0.1:{port} --tls version"));
     engine.fails(&format!("docker -H tcp://127.0.0.1:{port} version"));

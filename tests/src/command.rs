@@ -2,12 +2,15 @@
 
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{self, PidfdFlags, pidfd_open};
 
 /// What came of a command.
 #[derive(Debug, Clone)]
@@ -63,7 +66,7 @@ impl Done {
 pub fn wait_within(child: &mut Child, limit: Duration) -> Option<i32> {
     use std::os::unix::process::ExitStatusExt;
 
-    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(process::Pid::from_raw)
         && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
     {
         let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
@@ -88,7 +91,8 @@ pub fn wait_within(child: &mut Child, limit: Duration) -> Option<i32> {
 pub fn run(mut command: Command, words: &str, input: Option<Vec<u8>>, limit: Duration) -> Done {
     let began = Instant::now();
     command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A group of its own, so that whatever it started can be ended with it.
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().unwrap_or_else(|error| panic!("could not start `{words}`: {error}"));
     let writer = input.zip(child.stdin.take()).map(|(bytes, mut stdin)| {
         // A program that does not read its input is not an error of the test.
@@ -98,7 +102,7 @@ pub fn run(mut command: Command, words: &str, input: Option<Vec<u8>>, limit: Dur
     let stderr = collect(child.stderr.take());
     let ended = wait_within(&mut child, limit);
     if ended.is_none() {
-        child.kill().expect("kill a child");
+        let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
         child.wait().expect("wait for a child");
     }
     if let Some(writer) = writer {
