@@ -171,15 +171,6 @@ impl Cgroups {
         self.freezer().ok_or_else(|| Error::Cgroup("no freezer is mounted".into()))?.thaw()
     }
 
-    /// Takes a process out of the group that can be frozen, so that it goes on when the group is.
-    pub fn leave_freezer(&self, pid: i32) -> Result<()> {
-        let Some(freezer) = self.freezer() else { return Ok(()) };
-        let hierarchy = self.hierarchies.iter().find(|hierarchy| self.dir(hierarchy) == freezer.dir());
-        let Some(hierarchy) = hierarchy else { return Ok(()) };
-        let path = hierarchy.mount.join(PROCS);
-        write(&path, pid.to_string().as_bytes()).doing(|| format!("write {pid} to {}", path.display()))
-    }
-
     /// All processes in it and below, by host pid.
     pub fn pids(&self) -> Result<Vec<i32>> {
         let dir = match self.freezer() {
