@@ -14,6 +14,8 @@ wire! {
         attach_stdin: bool,
         attach_stderr: bool,
         attach_stdout: bool,
+        /// Docker's Python client writes it with a small letter.
+        #[serde(alias = "detachKeys")]
         detach_keys: String,
         env: List<String>,
         working_dir: String,

@@ -83,9 +83,18 @@ impl Daemon {
             r.state = r.state.restart_given_up();
             Ok(())
         })?;
-        if record.state.running().is_none() {
-            return Ok(());
-        }
+        let record = match record.state.running() {
+            Some(_) => record,
+            None => {
+                // A restart that was under way already has the lock; what it started is stopped, too.
+                drop(container.op.lock().await);
+                let now = container.record();
+                if now.state.running().is_none() {
+                    return Ok(());
+                }
+                now
+            }
+        };
         let exits = record.exits;
         let signal = match signal {
             Some(signal) => signal,

@@ -30,10 +30,8 @@ impl Daemon {
         };
         let mut is_to_be_frozen = options.pause && record.state.running().is_some_and(|running| !running.paused);
         if is_to_be_frozen && let Err(error) = self.container_pause(&record.id).await {
-            // One that has ended meanwhile stands still, too.
-            if container.record().state.running().is_some() {
-                return Err(error);
-            }
+            // It may have ended meanwhile; its files can be read either way.
+            tracing::warn!("{} is committed without being paused: {error}", record.short_id());
             is_to_be_frozen = false;
         }
         let (images, id) = (self.images.clone(), record.id.clone());
