@@ -10,7 +10,7 @@ fn exit_statuses_are_the_programs() {
     assert_eq!(engine.ok("docker run --rm busybox echo hello"), "hello");
     engine.ends_with(3, "docker run --rm busybox sh -c 'exit 3'");
     engine.ends_with(127, "docker run --rm busybox no-such-program").says("executable file not found in $PATH");
-    engine.ends_with(126, "docker run --rm busybox /etc").says("permission denied");
+    engine.ends_with(126, "docker run --rm busybox /etc").says("is a directory");
     engine.ends_with(125, "docker run --rm --network nowhere busybox true").says("network nowhere not found");
     engine.ends_with(137, "docker run --rm busybox sh -c 'sh -c \"kill -9 \\$\\$\"; exit $?'");
     engine.ends_with(125, "docker run --name '/bad name' busybox true").says("Invalid container name");

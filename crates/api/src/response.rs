@@ -72,16 +72,11 @@ pub(crate) fn status_of(kind: Kind) -> StatusCode {
     }
 }
 
-/// `{"message": …}`, or plain text for clients too old to look into it.
-pub(crate) fn error_response(error: &Error, plain_text: bool) -> Response<Body> {
+/// `{"message": …}`.
+pub(crate) fn error_response(error: &Error) -> Response<Body> {
     let status = status_of(error.kind);
     if status == StatusCode::NOT_MODIFIED {
         return bare(status, Body::Full(Bytes::new()));
-    }
-    if plain_text {
-        let mut response = bare(status, Body::Full(format!("{}\n", error.message).into()));
-        set_content_type(&mut response, "text/plain; charset=utf-8");
-        return response;
     }
     #[derive(Serialize)]
     struct Message<'a> {

@@ -137,8 +137,8 @@ impl Server {
                     let _ = takeover.send(hijack).await;
                     return std::future::pending().await;
                 }
-                Err(Refusal { error, plain_text }) => {
-                    let response = error_response(&error, plain_text);
+                Err(error) => {
+                    let response = error_response(&error);
                     if response.status().is_server_error() {
                         tracing::error!(%method, path = uri.path(), status = response.status().as_u16(), %error, "request failed");
                     }
@@ -154,43 +154,29 @@ impl Server {
         })
     }
 
-    async fn reply(&self, request: http::Request<Incoming>) -> std::result::Result<Reply, Refusal> {
+    async fn reply(&self, request: http::Request<Incoming>) -> std::result::Result<Reply, Error> {
         let (parts, body) = request.into_parts();
         let mut path = split_path(parts.uri.path())?;
         let mut version = ApiVersion::CURRENT;
         if let Some(text) = path.first().and_then(|segment| ApiVersion::of_segment(segment)) {
-            version =
-                ApiVersion::parse(text).map_err(|error| Refusal { error, plain_text: ApiVersion::is_ancient(text) })?;
+            version = ApiVersion::parse(text)?;
             path.remove(0);
         }
         let query = Query::parse(parts.uri.query());
         let request = Request { method: parts.method, path, version, query, headers: parts.headers, body };
         let reads_only = matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS);
         let inner = self.0.clone();
-        let reply = if reads_only {
+        if reads_only {
             routes::dispatch(&inner.backends, inner.debug, request).await
         } else {
             let task = tokio::spawn(async move { routes::dispatch(&inner.backends, inner.debug, request).await });
             task.await
                 .unwrap_or_else(|error| Err(Error::new(Kind::System, format!("the request's task died: {error}"))))
-        };
-        Ok(reply?)
+        }
     }
 }
 
 type Answer = Pin<Box<dyn Future<Output = std::result::Result<Response<Body>, Infallible>> + Send>>;
-
-/// An error on its way to the client.
-struct Refusal {
-    error: Error,
-    plain_text: bool,
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        Self { error, plain_text: false }
-    }
-}
 
 /// Serves connections as they come until `shutdown` is cancelled or they end, then waits for the running requests, but
 /// not longer than the options say.

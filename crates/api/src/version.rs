@@ -44,10 +44,4 @@ impl ApiVersion {
         }
         Ok(version)
     }
-
-    /// Whether the text names a version so old that its clients print an error's body as it is.
-    pub fn is_ancient(text: &str) -> bool {
-        let mut numbers = text.split('.').map(|part| part.parse().unwrap_or(0));
-        Self(numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < Self::MIN
-    }
 }

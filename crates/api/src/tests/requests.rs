@@ -32,9 +32,8 @@ async fn versions_out_of_range_are_refused_in_dockers_words() {
     let expected = r#"{"message":"client version 1.52 is too new. Maximum supported API version is 1.51"}"#;
     assert_eq!(answer.body.trim_end(), expected);
     let answer = client.get("GET /v1.20/info").await;
-    assert_eq!((answer.status, answer.headers["content-type"].as_str()), (400, "text/plain; charset=utf-8"));
-    let expected = "client version 1.20 is too old. Minimum supported API version is 1.24, please upgrade your client to a \
-                    newer version";
+    assert_eq!((answer.status, answer.headers["content-type"].as_str()), (400, "application/json"));
+    let expected = r#"{"message":"client version 1.20 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version"}"#;
     assert_eq!(answer.body.trim_end(), expected);
     for version in ["v1.24", "v1.51"] {
         assert_eq!(client.get(&format!("GET /{version}/version")).await.status, 200);

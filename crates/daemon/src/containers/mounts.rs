@@ -438,6 +438,32 @@ fn fill(volume: &Path, rootfs: &Path, destination: &str) -> Result<()> {
     })
 }
 
+/// Makes a directory and those above it inside a root: a working directory need not be in the image. What is there stays.
+pub fn make_dir_inside(root: &Path, path: &str) -> Result<()> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    let describe = || format!("make the directory {path} in {}", root.display());
+    let mut dir = std::os::fd::OwnedFd::from(std::fs::File::open(root).context(describe)?);
+    let root = std::fs::File::open(root).context(describe)?;
+    let mut so_far = PathBuf::new();
+    for part in clean(Path::new(path)).components().filter(|c| matches!(c, Component::Normal(_))) {
+        so_far.push(part);
+        let open = || {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::openat2(&root, &so_far, flags, Mode::empty(), ResolveFlags::IN_ROOT)
+        };
+        dir = match open() {
+            Err(rustix::io::Errno::NOENT) => {
+                rustix::fs::mkdirat(&dir, part.as_os_str(), Mode::from_raw_mode(0o755)).context(describe)?;
+                open().context(describe)?
+            }
+            // A file in the way is the runtime's to complain about, in the words users know.
+            Err(rustix::io::Errno::NOTDIR) => return Ok(()),
+            other => other.context(describe)?,
+        };
+    }
+    Ok(())
+}
+
 /// A path below a root, wherever the root's own links lead, but never out of it.
 fn inside(root: &Path, below: &str) -> Result<PathBuf> {
     use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -466,6 +492,17 @@ mod tests {
         for bad in ["", "a:b", "/a:/", "/a:/b:c", "/a:/b:ro:x", ":/b", "../x:/b", "vol1:/data:rshared"] {
             assert!(parse_bind(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_working_directory_is_made_inside() {
+        let outside = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(outside.path(), root.path().join("out")).unwrap();
+        make_dir_inside(root.path(), "/a/b/../c").unwrap();
+        assert!(root.path().join("a/c").is_dir() && !root.path().join("a/b").exists());
+        assert!(make_dir_inside(root.path(), "/out/x").is_err());
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
     }
 
     #[test]

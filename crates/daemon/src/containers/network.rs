@@ -106,6 +106,7 @@ pub fn endpoint_request(
         ports: if ports { publish(record)? } else { Vec::new() },
         links,
         gateway_priority: settings.gw_priority,
+        dns_servers: dns_servers(record)?,
         driver_opts: settings.driver_opts.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
         ..EndpointRequest::default()
     })
@@ -116,6 +117,12 @@ fn parse_mac(text: &str) -> Result<[u8; 6]> {
     let bytes: Vec<u8> =
         text.split([':', '-']).map(|b| u8::from_str_radix(b, 16).map_err(|_| invalid())).collect::<Result<_>>()?;
     bytes.try_into().map_err(|_| invalid())
+}
+
+/// `--dns`.
+fn dns_servers(record: &Record) -> Result<Vec<IpAddr>> {
+    let invalid = |a: &String| Error::InvalidParameter(format!("invalid IP address: {a}"));
+    record.host_config.dns.iter().map(|a| a.parse().map_err(|_| invalid(a))).collect()
 }
 
 /// What a container got on a network, as inspect shows it.
@@ -208,18 +215,19 @@ impl Daemon {
         Ok(Joined { netns, shared_with: None, endpoints })
     }
 
+    /// The network that decides about the resolver: one with a name service, if the container is on any.
+    fn naming_network<'a>(&self, record: &'a Record) -> &'a str {
+        let has_names = |name: &&String| self.networks.get(name).is_ok_and(|n| n.has_name_service());
+        record.networks.keys().find(has_names).map_or(record.network_mode(), String::as_str)
+    }
+
     /// Writes `hostname`, `hosts` and `resolv.conf` of a container; they can be rebuilt, so nothing is synced.
     pub(crate) fn write_network_files(&self, record: &Record, endpoints: &[Endpoint]) -> Result<()> {
         use crate::error::Context;
         let dir = self.container_dir(&record.id);
         let host = &record.host_config;
-        let addresses = |list: &[String]| {
-            list.iter()
-                .map(|a| a.parse().map_err(|_| Error::InvalidParameter(format!("invalid IP address: {a}"))))
-                .collect::<Result<Vec<IpAddr>>>()
-        };
         let dns = DnsOptions {
-            servers: addresses(&host.dns)?,
+            servers: dns_servers(record)?,
             search: host.dns_search.to_vec(),
             options: host.dns_options.to_vec(),
         };
@@ -229,7 +237,7 @@ impl Daemon {
             std::fs::write(&path, text).context(|| format!("write {}", path.display()))
         };
         write("hostname", &format!("{}\n", config.hostname))?;
-        write("resolv.conf", &self.networks.resolv_conf(record.network_mode(), &dns)?)?;
+        write("resolv.conf", &self.networks.resolv_conf(self.naming_network(record), &dns)?)?;
         write("hosts", &self.networks.hosts(&config.hostname, &config.domainname, endpoints, &host.extra_hosts)?)
     }
 }

@@ -161,6 +161,9 @@ impl Daemon {
         if joined.shared_with.is_none() {
             self.write_network_files(record, &joined.endpoints)?;
         }
+        if !record.config.working_dir.is_empty() {
+            mounts::make_dir_inside(rootfs, &record.config.working_dir)?;
+        }
         let mut mounts = mounts::prepare(&record.mounts, &self.volumes, rootfs)?;
         self.add_own_mounts(record, joined.shared_with.as_deref(), &mut mounts)?;
         let init = match record.host_config.init.unwrap_or(self.config.init) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::backend::WaitCondition;
-use api::types::{ContainerWaitResponse, WaitExitError};
+use api::types::ContainerWaitResponse;
 use futures::future::BoxFuture;
 
 use super::container::Container;
@@ -32,8 +32,7 @@ pub fn wait(container: &Arc<Container>, condition: WaitCondition) -> BoxFuture<'
     })
 }
 
+/// The status alone: an error would say that the *wait* failed.
 fn answer(record: &Record) -> ContainerWaitResponse {
-    let message = record.state.error();
-    let error = (!message.is_empty()).then(|| WaitExitError { message: message.to_owned() });
-    ContainerWaitResponse { error, status_code: record.state.exit_code() }
+    ContainerWaitResponse { error: None, status_code: record.state.exit_code() }
 }

@@ -79,7 +79,8 @@ impl Session {
         }
         match challenge {
             Challenge::Basic if credentials.username.is_empty() => {
-                Err(Error::Unauthorized(format!("Get \"{}\": no basic auth credentials", self.url("")?)))
+                // Not "unauthorized": Docker answers 500 here, and at a 401 its CLI asks for a name and a password.
+                Err(Error::Registry(format!("Get \"{}\": no basic auth credentials", self.url("")?)))
             }
             Challenge::Basic => {
                 self.auth.set(basic(credentials));

@@ -45,9 +45,10 @@ impl Registry {
             named.map(|(name, id)| (name.clone(), id.clone())).collect()
         };
         if tags.is_empty() {
+            let known = self.images.shared.state().references.keys().any(|name| name.name() == reference.name());
             return Err(Error::NotFound(match reference.tag() {
-                Some(_) => format!("tag does not exist: {}", reference.familiar()),
-                None => format!("An image does not exist locally with the tag: {}", reference.familiar_name()),
+                Some(_) if known => format!("tag does not exist: {}", reference.familiar()),
+                _ => format!("An image does not exist locally with the tag: {}", reference.familiar_name()),
             }));
         }
         progress.status("", format!("The push refers to repository [{}]", reference.name())).await;

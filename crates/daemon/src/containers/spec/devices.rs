@@ -68,8 +68,9 @@ fn add(mapping: &DeviceMapping, devices: &mut Devices) -> Result<()> {
         devices.nodes.push(node);
     }
     if devices.nodes.len() == before {
+        let why = if resolved.exists() { "not a device node" } else { "no such file or directory" };
         return Err(Error::InvalidParameter(format!(
-            "error gathering device information while adding custom device \"{}\": not a device node",
+            "error gathering device information while adding custom device \"{}\": {why}",
             mapping.path_on_host
         )));
     }

@@ -268,6 +268,8 @@ fn mounts(host: &HostConfig, prepared: &Prepared<'_>) -> Vec<Value> {
     ];
     if prepared.ipc == Namespace::Host {
         all.retain(|m| m.destination != "/dev/mqueue");
+    }
+    if prepared.ipc == Namespace::Host && Path::new("/dev/mqueue").exists() {
         all.push(Mount {
             destination: "/dev/mqueue".into(),
             kind: "bind",
