@@ -58,6 +58,8 @@ fn a_terminal_follows_the_window() {
     let script = "trap \"stty size\" WINCH; echo ready; while :; do sleep 0.05; done";
     let mut terminal = engine.terminal(&format!("docker run -it --rm busybox sh -c '{script}'"));
     terminal.shows("ready");
+    // The CLI begins to listen for changes a moment after it has told the first size.
+    std::thread::sleep(std::time::Duration::from_millis(500));
     terminal.resize(33, 101);
     terminal.shows("33 101");
     terminal.types("\u{3}");

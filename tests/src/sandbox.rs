@@ -11,7 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::fs::{FlockOperation, flock};
 
-/// Bridges `dmt<n>`, networks 10.213.n.0/24 (the default bridge) and 10.214.n.0/24 (those that are created).
+/// Bridges `dmt<n>`, networks 10.213.n.0/24 (the default bridge), 10.214.n.0/24 (those that are created) and 10.215.n.0/24
+/// (those that a test gives addresses to).
 const SLOTS: u8 = 200;
 const LOCKS: &str = "/tmp/dormouse-e2e-slots";
 
@@ -65,10 +66,6 @@ impl Sandbox {
         format!("base=10.214.{}.0/24,size=28", self.slot)
     }
 
-    fn pool_prefix(&self) -> String {
-        format!("10.214.{}.", self.slot)
-    }
-
     /// The processes that name the folder on their command line, and those in the control groups of `containers`.
     pub fn processes(&self, containers: &BTreeSet<String>) -> Vec<Pid> {
         let home = self.home().to_string_lossy().into_owned();
@@ -110,7 +107,9 @@ impl Sandbox {
         for line in output.lines() {
             let mut words = line.split_whitespace().skip(1);
             let (Some(device), Some(address)) = (words.next(), words.nth(1)) else { continue };
-            if address.starts_with(&self.pool_prefix()) || device == self.bridge() {
+            let created =
+                ["10.214", "10.215"].iter().any(|range| address.starts_with(&format!("{range}.{}.", self.slot)));
+            if created || device == self.bridge() {
                 found.insert(device.to_owned());
             }
         }
