@@ -127,7 +127,9 @@ END",
     let pid = engine.ok(&script);
     let done = engine
         .run(&format!("docker -H unix://{}/fd.sock version --format '{{{{.Server.Os}}}}'", engine.home().display()));
-    engine.ok(&format!("kill {pid}; timeout 10 tail --pid={pid} -f /dev/null"));
+    engine.ok(&format!(
+        "kill {pid}; timeout 10 tail --pid={pid} -f /dev/null; nft delete table ip dormouse_none || true"
+    ));
     assert_eq!(done.out(), "linux", "{}\n{}", done.report(), engine.ok("cat fd.log"));
 }
 

@@ -2,7 +2,7 @@
 //! taken away again.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -14,6 +14,10 @@ use rustix::fs::{FlockOperation, flock};
 /// Bridges `dmt<n>`, networks 10.213.n.0/24 (the default bridge), 10.214.n.0/24 (those that are created) and 10.215.n.0/24
 /// (those that a test gives addresses to).
 const SLOTS: u8 = 200;
+// A socket's path has 108 bytes at most, so the folder's own must be short. Not /tmp: that may be a tmpfs, which overlayfs
+// takes no upper directory on.
+const HOMES: &str = "/var/tmp";
+const HOME_PREFIX: &str = "dmt";
 const LOCKS: &str = "/tmp/dormouse-e2e-slots";
 
 /// One place. Dropping it only lets go of the slot; [`Sandbox::clear`] takes away what is there.
@@ -28,13 +32,17 @@ impl Sandbox {
     pub fn take() -> Self {
         fs::create_dir_all(LOCKS).expect("create the folder of the slot locks");
         for slot in 0..SLOTS {
-            let lock = File::create(Path::new(LOCKS).join(slot.to_string())).expect("create a slot lock");
+            let path = Path::new(LOCKS).join(slot.to_string());
+            let lock = OpenOptions::new().create(true).append(true).open(&path).expect("create a slot lock");
             if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                // A socket's path has 108 bytes at most, so the folder's own must be short. Not /tmp: that may be a
-                // tmpfs, which overlayfs takes no upper directory on.
-                let home = tempfile::Builder::new().prefix("dmt").tempdir_in("/var/tmp").expect("create a folder");
+                // A run that was killed could not take its things away; the lock's file says where they are.
+                if let Ok(left) = fs::read_to_string(&path) {
+                    clear_abandoned(Path::new(left.trim()));
+                }
+                let home = tempfile::Builder::new().prefix(HOME_PREFIX).tempdir_in(HOMES).expect("create a folder");
+                fs::write(&path, home.path().as_os_str().as_encoded_bytes()).expect("write a slot lock");
                 let sandbox = Self { slot, home, _lock: lock };
-                sandbox.clear_network(); // of a run that was killed
+                sandbox.clear_network();
                 return sandbox;
             }
         }
@@ -68,36 +76,12 @@ impl Sandbox {
 
     /// The processes that name the folder on their command line, and those in the control groups of `containers`.
     pub fn processes(&self, containers: &BTreeSet<String>) -> Vec<Pid> {
-        let home = self.home().to_string_lossy().into_owned();
-        let mut found = Vec::new();
-        for entry in fs::read_dir("/proc").expect("read /proc").flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-            let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
-            let command = String::from_utf8_lossy(&read("cmdline")).into_owned();
-            let groups = String::from_utf8_lossy(&read("cgroup")).into_owned();
-            if command.is_empty() && fs::read_link(entry.path().join("exe")).is_err() {
-                continue; // a zombie, which is its parent's business
-            }
-            if pid != std::process::id() as i32
-                && (command.contains(&home) || containers.iter().any(|id| groups.contains(id.as_str())))
-            {
-                found.push(Pid::from_raw(pid));
-            }
-        }
-        found
+        processes_of(self.home(), containers)
     }
 
     /// The mount points below the folder, the latest first.
     pub fn mounts(&self) -> Vec<PathBuf> {
-        let table = fs::read_to_string("/proc/self/mountinfo").expect("read the mount table");
-        let mut found: Vec<PathBuf> = table
-            .lines()
-            .filter_map(|line| line.split(' ').nth(4))
-            .map(PathBuf::from)
-            .filter(|point| point.starts_with(self.home()) && point != self.home())
-            .collect();
-        found.reverse();
-        found
+        mounts_below(self.home())
     }
 
     /// The network devices of this place: its default bridge and those with an address out of its pool.
@@ -166,6 +150,56 @@ impl Sandbox {
         for family in ["ip", "ip6", "inet", "bridge"] {
             let _ = quiet("nft", &["delete", "table", family, &format!("dormouse_{}", self.bridge())]);
         }
+    }
+}
+
+fn processes_of(home: &Path, containers: &BTreeSet<String>) -> Vec<Pid> {
+    let home = home.to_string_lossy().into_owned();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").expect("read /proc").flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
+        let command = String::from_utf8_lossy(&read("cmdline")).into_owned();
+        let groups = String::from_utf8_lossy(&read("cgroup")).into_owned();
+        if command.is_empty() && fs::read_link(entry.path().join("exe")).is_err() {
+            continue; // a zombie, which is its parent's business
+        }
+        if pid != std::process::id() as i32
+            && (command.contains(&home) || containers.iter().any(|id| groups.contains(id.as_str())))
+        {
+            found.push(Pid::from_raw(pid));
+        }
+    }
+    found
+}
+
+fn mounts_below(home: &Path) -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("read the mount table");
+    let mut found: Vec<PathBuf> = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(PathBuf::from)
+        .filter(|point| point.starts_with(home) && point != home)
+        .collect();
+    found.reverse();
+    found
+}
+
+/// Ends and removes what a run that was killed left in its folder.
+fn clear_abandoned(home: &Path) {
+    let ours = home.parent() == Some(Path::new(HOMES))
+        && home.file_name().is_some_and(|name| name.to_string_lossy().starts_with(HOME_PREFIX));
+    if ours && home.exists() {
+        let nobody = BTreeSet::new();
+        for _ in 0..2 {
+            for pid in processes_of(home, &nobody) {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+        }
+        for point in mounts_below(home) {
+            let _ = umount2(&point, MntFlags::MNT_DETACH);
+        }
+        let _ = fs::remove_dir_all(home);
     }
 }
 
