@@ -45,7 +45,7 @@ impl Daemon {
             config.hostname = match host.network_mode.as_str() {
                 "host" => host_name(),
                 mode => match mode.strip_prefix("container:") {
-                    Some(other) => self.container(other)?.record().config.hostname.clone(),
+                    Some(other) => self.container(&self.joined(other)?)?.record().config.hostname.clone(),
                     None => id[..12].to_owned(),
                 },
             };
@@ -147,6 +147,14 @@ impl Daemon {
         Ok(name)
     }
 
+    /// The id of a container whose namespace is to be joined; that it is missing is a fault of the request.
+    fn joined(&self, name: &str) -> Result<String> {
+        match self.container(name) {
+            Ok(container) => Ok(container.id.clone()),
+            Err(e) => Err(Error::InvalidParameter(e.to_string())),
+        }
+    }
+
     fn fill_defaults(&self, host: &mut HostConfig) -> Result<()> {
         let set = |field: &mut String, value: &str| {
             if field.is_empty() {
@@ -157,11 +165,11 @@ impl Daemon {
             host.network_mode = "bridge".into();
         }
         if let Some(other) = host.network_mode.strip_prefix("container:") {
-            host.network_mode = format!("container:{}", self.container(other)?.id);
+            host.network_mode = format!("container:{}", self.joined(other)?);
         }
         for mode in [&mut host.pid_mode, &mut host.ipc_mode] {
             if let Some(other) = mode.strip_prefix("container:") {
-                *mode = format!("container:{}", self.container(other)?.id);
+                *mode = format!("container:{}", self.joined(other)?);
             }
         }
         set(&mut host.ipc_mode, "private");
@@ -200,17 +208,18 @@ impl Daemon {
         if config.network_disabled || mode.starts_with("container:") {
             return Ok(networks);
         }
+        // A network that does not exist (yet) is the start's to complain about, as in Docker: a "not found" here would
+        // tell the CLI that the image is missing.
         let canonical = |name: &str| match name {
-            "default" => Ok("bridge".to_owned()),
-            name => Ok::<_, Error>(self.networks.get(name)?.name),
+            "default" => "bridge".to_owned(),
+            name => self.networks.get(name).map_or_else(|_| name.to_owned(), |network| network.name),
         };
         for (name, settings) in endpoints {
-            networks.insert(canonical(&name)?, settings);
+            networks.insert(canonical(&name), settings);
         }
-        let own = canonical(mode)?;
-        networks.entry(own.clone()).or_default();
+        networks.entry(canonical(mode)).or_default();
         for (name, settings) in &networks {
-            let network = self.networks.get(name)?;
+            let Ok(network) = self.networks.get(name) else { continue };
             let custom = settings.ipam_config.as_ref().is_some_and(|c| !c.ipv4_address.is_empty());
             if custom && !network.has_name_service() {
                 return Err(Error::InvalidParameter(

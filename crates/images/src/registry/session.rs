@@ -252,6 +252,11 @@ pub(super) fn describe(verb: &str, url: &Url, error: &reqwest::Error) -> Error {
     while let Some(source) = cause.source() {
         cause = source;
     }
+    let refused = |e: &std::io::Error| e.kind() == std::io::ErrorKind::ConnectionRefused;
+    if cause.downcast_ref::<std::io::Error>().is_some_and(refused) {
+        let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+        return Error::Registry(format!("{verb} \"{url}\": dial tcp {host}:{port}: connect: connection refused"));
+    }
     Error::Registry(format!("{verb} \"{url}\": {cause}"))
 }
 

@@ -198,7 +198,7 @@ async fn a_registry_with_passwords_wants_the_right_one() {
     let url = format!("http://{}/v2/", server.host);
     assert_eq!(registry.login(&url, user("wrong")).await.unwrap_err().kind(), Kind::Unauthorized);
     let nobody = push(&images, &name, Credentials::default()).await.0.unwrap_err();
-    assert_eq!(nobody.kind(), Kind::Unauthorized);
+    assert_eq!(nobody.kind(), Kind::System);
     assert!(nobody.to_string().ends_with("no basic auth credentials"), "{nobody}");
     assert_eq!(push(&images, &name, user("wrong")).await.0.unwrap_err().kind(), Kind::Unauthorized);
     push(&images, &name, user("secret")).await.0.unwrap();
