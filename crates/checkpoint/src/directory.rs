@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, io};
 use crate::manifest::{self, Manifest};
 
 const STAGING: &str = ".staging-";
+const REMOVED: &str = "removed-";
 const MANIFEST: &str = "manifest.json";
+/// What docker-containerd writes when a dump is complete.
+const NOTE: &str = "config.json";
 
 /// Docker's rule for names of checkpoints; a name never leads out of its directory.
 pub fn check_name(name: &str) -> Result<&str> {
@@ -128,17 +131,51 @@ impl Directory {
         if !self.contains(name) {
             return Err(Error::NotFound { name: name.to_owned(), dir: self.path.display().to_string() });
         }
-        let grave = self.path.join(format!("{STAGING}removed-{name}-{}", unique()));
+        let grave = self.path.join(format!("{STAGING}{REMOVED}{name}-{}", unique()));
         fs::rename(&place, &grave).map_err(io(format!("rename {}", place.display())))?;
         fs::remove_dir_all(&grave).map_err(io(format!("remove {}", grave.display())))
     }
 
-    /// Removes what was being made or removed when its maker was killed. Only when nobody is making one.
-    pub fn sweep(&self) {
+    /// After the maker was killed: a checkpoint whose dump was complete (docker-containerd writes its note last) is put in
+    /// place, because its container may have ended with it; everything else that was in the making, or half removed, goes.
+    /// Only when nobody is making one.
+    pub fn settle(&self) {
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(STAGING) {
+            let Some(rest) = entry.file_name().to_str().and_then(|n| n.strip_prefix(STAGING)).map(str::to_owned) else {
+                continue;
+            };
+            if !rest.starts_with(REMOVED)
+                && let Some(staging) = self.complete(entry.path())
+            {
+                let name = staging.name.clone();
+                match staging.commit() {
+                    Ok(_) => tracing::info!("checkpoint {name} was complete when its maker ended; it is kept"),
+                    Err(e) => tracing::warn!("keeping checkpoint {name}: {e}"),
+                }
+            } else {
                 let _ = fs::remove_dir_all(entry.path());
             }
+        }
+    }
+
+    /// A staging directory with a whole checkpoint in it.
+    fn complete(&self, dir: PathBuf) -> Option<Staging> {
+        let mut manifest = read_manifest(&dir).or_else(|_| {
+            let inside = fs::read_dir(&dir).into_iter().flatten().flatten().find(|e| e.path().is_dir());
+            inside.map_or(Err(String::new()), |e| read_manifest(&e.path()))
+        });
+        let name = manifest.as_ref().ok().and_then(|m| check_name(&m.name).ok())?.to_owned();
+        let staging = Staging { dir, name, home: self.path.clone() };
+        let place = staging.place();
+        let whole = place.join(NOTE).is_file() && !self.contains(&staging.name);
+        match &mut manifest {
+            Ok(manifest) if whole => {
+                manifest.files = file_sizes(&place).ok()?;
+                staging.write_manifest(manifest).ok()?;
+                Some(staging)
+            }
+            // Dropped, it removes itself.
+            _ => None,
         }
     }
 }
@@ -180,6 +217,9 @@ impl Staging {
         let (place, home) = (self.place(), self.home.join(&self.name));
         fs::rename(self.dir.join(MANIFEST), place.join(MANIFEST))
             .map_err(io(format!("rename to {}", place.display())))?;
+        // Memory of processes: nobody else's to read, wherever the directory is.
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o700))
+            .map_err(io(format!("chmod {}", place.display())))?;
         sync_tree(&place)?;
         let renamed = rustix::fs::renameat_with(
             rustix::fs::CWD,
@@ -329,13 +369,27 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_maker_left_is_swept() {
+    fn what_a_killed_maker_left_is_settled() {
         let root = tempfile::tempdir().unwrap();
         let dir = Directory::new(root.path());
         std::mem::forget(dir.stage("cp1").unwrap());
         make(&dir, "cp2").unwrap();
-        dir.sweep();
-        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+        // One that was being dumped, and one whose dump was complete.
+        for (name, complete) in [("cp3", false), ("cp4", true)] {
+            let staging = dir.stage(name).unwrap();
+            staging.write_manifest(&manifest(name)).unwrap();
+            fs::create_dir(staging.place()).unwrap();
+            fs::write(staging.place().join("pages-1.img"), b"pages").unwrap();
+            if complete {
+                fs::write(staging.place().join(NOTE), b"{}").unwrap();
+            }
+            std::mem::forget(staging);
+        }
+        dir.settle();
+        let names: Vec<_> = dir.list().unwrap().into_iter().map(|found| found.name).collect();
+        assert_eq!(names, ["cp2", "cp4"]);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 2);
+        dir.check_files(&dir.manifest("cp4").unwrap()).unwrap();
     }
 
     #[test]

@@ -87,6 +87,9 @@ impl Daemon {
             this: this.clone(),
             config,
         });
+        if let Err(e) = system::find_criu() {
+            tracing::warn!("{e}");
+        }
         daemon.clone().recover().await?;
         Ok(daemon)
     }

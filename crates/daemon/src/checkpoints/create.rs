@@ -74,11 +74,11 @@ impl Daemon {
                     asleep(false)?;
                 }
                 self.start_health_checks(&container);
-                let kind_kept = match e {
-                    Error::Containerd(status) => Error::System(status.message().trim_end().to_owned()),
-                    other => other,
-                };
-                Err(Error::System(format!("Cannot checkpoint container {}: {kind_kept}", record.name)))
+                Err(Error::System(format!(
+                    "Cannot checkpoint container {}: {}",
+                    record.name,
+                    plain_words(&e.to_string())
+                )))
             }
         }
     }
@@ -176,6 +176,16 @@ impl Daemon {
     }
 }
 
+/// The runtime's own sentence out of `exit status 1: "time=… level=error msg=\"…\"\n"`, which is how docker-containerd
+/// passes it on.
+fn plain_words(text: &str) -> String {
+    let quoted = text.split_once("level=error msg=\\\"").map(|(_, rest)| rest);
+    match quoted.and_then(|rest| rest.rsplit_once("\\\"")) {
+        Some((sentence, _)) => sentence.replace("\\\\\\\"", "\""),
+        None => text.trim_end().to_owned(),
+    }
+}
+
 /// Packs a tree as the runtime would have.
 fn capture(capture: &Capture, place: &Path) -> Result<()> {
     let path = place.join(format!("{}.tar", capture.name));
@@ -190,4 +200,17 @@ fn capture(capture: &Capture, place: &Path) -> Result<()> {
     archive::pack(Path::new(&capture.path), &mut tar, &options)?;
     let mut out = tar.finish()?;
     std::io::Write::flush(&mut out).context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runtimes_sentence_is_told() {
+        let raw =
+            r#"exit status 1: "time=\"2026-11-23T06:07:00Z\" level=error msg=\"cannot checkpoint: \\\"x\\\" runs\"\n""#;
+        assert_eq!(plain_words(raw), r#"cannot checkpoint: "x" runs"#);
+        assert_eq!(plain_words("no space left\n"), "no space left");
+    }
 }

@@ -26,9 +26,9 @@ impl Daemon {
     }
 }
 
-/// Removes checkpoints that were in the making when dockerd was killed, below the directory of all containers.
-pub fn sweep(containers: &Path) {
+/// Keeps or removes checkpoints that were in the making when dockerd was killed, below the directory of all containers.
+pub fn settle(containers: &Path) {
     for entry in std::fs::read_dir(containers).into_iter().flatten().flatten() {
-        Directory::new(entry.path().join("checkpoints")).sweep();
+        Directory::new(entry.path().join("checkpoints")).settle();
     }
 }

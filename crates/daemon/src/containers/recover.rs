@@ -159,7 +159,7 @@ impl Daemon {
                     let _ = std::fs::remove_dir_all(entry.path());
                 }
             }
-            crate::checkpoints::sweep(&dir);
+            crate::checkpoints::settle(&dir);
             Ok::<_, Error>(())
         });
         if let Err(e) = swept.await {
