@@ -126,14 +126,20 @@ pub async fn create(
         empty_ns: options.empty_ns.clone(),
         auto: runtime_chooses,
     };
-    let image_path = {
-        let name = options.name.clone();
-        spawn_blocking(move || make_directory(&dir, &name)).await?
-    };
+    if !options.name.is_empty() {
+        crate::names::checkpoint(&options.name)?;
+    }
+    let image_path = dir.join(&options.name);
     let work_path = image_path.join("criu.work");
     let marker = if runtime_chooses { image_path.join(STATS_NAME) } else { work_path.join(DUMP_STATS_NAME) };
+    // Before the directory: one that nobody knows of would stay if docker-containerd ended right now.
     let note_path = container.dir.checkpoint_note();
     statedir::write_json(&note_path, &Note { image_path: image_path.clone(), marker, record: record.clone() })?;
+    let name = options.name.clone();
+    if let Err(error) = spawn_blocking(move || make_directory(&dir, &name)).await {
+        let _ = fs::remove_file(note_path);
+        return Err(error);
+    }
     let mut args = vec!["--image-path".to_owned(), utf8(&image_path)?, "--work-path".to_owned(), utf8(&work_path)?];
     if !options.exit {
         args.push("--leave-running".to_owned());
@@ -184,6 +190,8 @@ pub async fn recover(dir: &ContainerDir, patience: Duration) {
             let settled = match (record_path.exists(), complete) {
                 (true, _) => Ok(()),
                 (false, true) => statedir::write_json(&record_path, &note.record),
+                // Somebody else's directory of that name is left alone.
+                (false, false) if !is_left_over(&note.image_path) => Ok(()),
                 (false, false) => spawn_blocking(move || statedir::remove_tree(&note.image_path)).await,
             };
             match settled {
