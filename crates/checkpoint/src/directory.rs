@@ -198,7 +198,8 @@ impl Staging {
 
     /// Writes the manifest beside the place, where it waits for the dump: afterwards a rename is enough.
     pub fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
-        let path = self.dir.join(MANIFEST);
+        // Beside it and renamed: one that is there stays whole whatever comes in between.
+        let path = self.dir.join(format!("{MANIFEST}.new"));
         let what = || format!("write {}", path.display());
         let text = serde_json::to_vec_pretty(manifest).map_err(|e| io(what())(e.into()))?;
         let mut file = fs::OpenOptions::new()
@@ -209,7 +210,8 @@ impl Staging {
             .open(&path)
             .map_err(io(what()))?;
         file.write_all(&text).map_err(io(what()))?;
-        file.sync_all().map_err(io(what()))
+        file.sync_all().map_err(io(what()))?;
+        fs::rename(&path, self.dir.join(MANIFEST)).map_err(io(what()))
     }
 
     /// Makes it a checkpoint. What CRIU wrote is synced first: a checkpoint that is seen is whole, also after a power cut.
