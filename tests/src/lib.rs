@@ -10,7 +10,9 @@
 
 mod archives;
 mod command;
+mod connection;
 mod counter;
+mod debian;
 mod engine;
 mod http;
 mod image;
@@ -22,7 +24,9 @@ mod wait;
 
 pub use archives::{Blob, Compression, ImageArchive, Layer, digest};
 pub use command::Done;
+pub use connection::Connection;
 pub use counter::{COUNT_SCRIPT, Counter};
+pub use debian::DebianProgram;
 pub use engine::{Background, Builder, Engine};
 pub use http::{Answer, request, request_over_tcp};
 pub use image::busybox_tar;
