@@ -20,4 +20,4 @@ mod sys;
 
 pub use error::{Error, Result};
 pub use program::Program;
-pub use session::{Event, Launch, Notify, Session};
+pub use session::{Event, Launch, Notify, Preload, Session};

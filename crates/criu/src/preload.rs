@@ -12,6 +12,9 @@ use crate::error::{Result, io};
 
 static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/preload.so"));
 
+/// The variable that makes the library say that no connections are tracked.
+pub(crate) const WITHOUT_CONNECTION_TRACKING: &str = "DORMOUSE_WITHOUT_CONNECTION_TRACKING";
+
 /// A file in memory with the library.
 pub(crate) fn open() -> Result<OwnedFd> {
     let fd =

@@ -10,7 +10,7 @@ use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use prost::Message;
@@ -22,7 +22,7 @@ use rustix::net::{
 };
 
 use crate::error::{Error, Result, io};
-use crate::{preload, rpc, sys};
+use crate::{preload, program, rpc, sys};
 
 /// CRIU's cache of what the kernel can do; it is only used on a tmpfs.
 pub(crate) const KDAT: &str = "criu.kdat";
@@ -95,6 +95,17 @@ impl Notify for () {
     }
 }
 
+/// What the library that is loaded into CRIU for a dump answers in the kernel's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preload {
+    /// What the kernel refuses to answer.
+    Refused,
+    /// That, and that the network namespaces track no connections. CRIU asks although a namespace that is handed over
+    /// from outside keeps what it has, and the kernel looks for the answer in the table of all namespaces, which may take
+    /// tens of milliseconds while everything stands still.
+    WithoutConnectionTracking,
+}
+
 /// How to start CRIU.
 #[derive(Debug)]
 pub struct Launch<'a> {
@@ -105,14 +116,14 @@ pub struct Launch<'a> {
     pub inherit: Vec<OwnedFd>,
     /// Where the kernel-feature cache is kept between calls when `/run` is no tmpfs.
     pub cache: Option<PathBuf>,
-    /// For a dump: load the library that answers for the kernel where it refuses CRIU an answer.
-    pub preload: bool,
+    /// For a dump: load the library that answers for the kernel.
+    pub preload: Option<Preload>,
 }
 
 impl<'a> Launch<'a> {
     /// Without streams, descriptors or cache.
     pub fn new(program: &'a Path) -> Self {
-        Launch { program, stdio: [None, None, None], inherit: Vec::new(), cache: None, preload: false }
+        Launch { program, stdio: [None, None, None], inherit: Vec::new(), cache: None, preload: None }
     }
 }
 
@@ -143,13 +154,14 @@ impl Session {
             Some(file) if !on_tmpfs("/run") => Cache::prepare(file),
             _ => None,
         };
-        let mut command = Command::new(launch.program);
+        let preload = launch.preload.map(|_| preload::open()).transpose()?;
+        let library = preload.as_ref().map(|library| format!("/proc/self/fd/{}", library.as_raw_fd()));
+        let mut command = program::command(launch.program, library.as_deref());
         command.arg("swrk").arg(theirs.as_raw_fd().to_string());
         let [stdin, stdout, stderr] = launch.stdio.map(|fd| fd.map_or_else(Stdio::null, Stdio::from));
         command.stdin(stdin).stdout(stdout).stderr(stderr);
-        let preload = launch.preload.then(preload::open).transpose()?;
-        if let Some(library) = &preload {
-            command.env("LD_PRELOAD", format!("/proc/self/fd/{}", library.as_raw_fd()));
+        if launch.preload == Some(Preload::WithoutConnectionTracking) {
+            command.env(preload::WITHOUT_CONNECTION_TRACKING, "1");
         }
         let keep = launch.inherit.iter().chain([&theirs]).chain(&preload).map(AsRawFd::as_raw_fd).collect();
         let run = cache.as_ref().map(|cache| cache.run.as_raw_fd());

@@ -187,6 +187,58 @@ fn trees_are_captured_and_a_failed_capture_changes_nothing() {
 }
 
 #[test]
+fn temporary_file_systems_and_masks_come_back_as_they_were() {
+    if !has_criu() {
+        return;
+    }
+    let script = format!(
+        "echo kept > /scratch/file; mkdir /scratch/dir; chmod 700 /scratch/dir; exec 5>/scratch/gone; echo there >&5; \
+         rm /scratch/gone; {COUNT}"
+    );
+    let mut container = Container::new("tmpfs", &script);
+    container.config()["mounts"].as_array_mut().unwrap().push(json!({
+        "destination": "/scratch", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "noexec", "mode=1777", "size=4m"]
+    }));
+    container.start();
+    container.wait_past(2);
+    let id = container.id.clone();
+    // Where it is mounted, with which options, and of which kind.
+    let mounts = |container: &Container| {
+        let text = container.must(&["exec", &id, "cat", "/proc/self/mountinfo"]);
+        let fields = |line: &str| {
+            let all: Vec<&str> = line.split(' ').collect();
+            format!("{} {}", all[4], all[5])
+        };
+        let mut list: Vec<String> = text.lines().map(fields).collect();
+        list.sort();
+        list
+    };
+    let before = mounts(&container);
+    for image in ["first", "second"] {
+        container.cycle(image);
+        let own = std::fs::read(container.path(image).join("dormouse-options.json")).unwrap();
+        let own: Value = serde_json::from_slice(&own).unwrap();
+        assert!(own["own_tmpfs"].as_array().unwrap().contains(&json!("/scratch")), "{own}");
+        assert_eq!(container.must(&["exec", &id, "cat", "/scratch/file"]), "kept\n");
+        let read_only =
+            |line: &String| line.starts_with("/sys") || line.starts_with("/scratch") || line.starts_with("/dev");
+        let after = mounts(&container);
+        let (wanted, found): (Vec<_>, Vec<_>) =
+            (before.iter().filter(|l| read_only(l)).collect(), after.iter().filter(|l| read_only(l)).collect());
+        assert_eq!(wanted, found);
+        let text = container.call(&["exec", &id, "sh", "-c", "echo x > /sys/firmware/x"]);
+        assert!(!text.status.success(), "what is masked can be written to");
+        container.must(&[
+            "exec",
+            &id,
+            "sh",
+            "-c",
+            "test -c /dev/null && test ! -e /scratch/gone && test -d /scratch/dir",
+        ]);
+    }
+}
+
+#[test]
 fn a_running_exec_is_refused_by_name() {
     if !has_criu() {
         return;

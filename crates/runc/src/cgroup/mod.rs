@@ -122,6 +122,18 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Moves a process into the group that counts memory.
+    pub fn join_memory(&self, pid: i32) -> Result<()> {
+        let counts =
+            |kind: &HierarchyKind| matches!(kind, HierarchyKind::V1(list) if list.iter().any(|c| c == "memory"));
+        let v1 = self.hierarchies.iter().find(|hierarchy| counts(&hierarchy.kind));
+        let Some(hierarchy) = v1.or_else(|| self.hierarchies.iter().find(|h| h.kind == HierarchyKind::V2)) else {
+            return Ok(());
+        };
+        let path = self.dir(hierarchy).join(PROCS);
+        write(&path, pid.to_string().as_bytes()).doing(|| format!("write {pid} to {}", path.display()))
+    }
+
     /// Sets limits.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
         let options = ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None };

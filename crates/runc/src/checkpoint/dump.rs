@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use criu::rpc;
-use criu::{Event, Launch, Notify, Program, Session};
+use criu::{Event, Launch, Notify, Preload, Program, Session};
+use libcontainer::oci_spec::runtime::Spec;
 use serde_json::json;
 
 use super::options::{Options, Tcp};
-use super::{DESCRIPTORS, LIMIT, OPTIONS, STATS, inspect, mounts, network, open_dir, write_durably};
+use super::{DESCRIPTORS, LIMIT, OPTIONS, STATS, criu_log_level, inspect, mounts, network, open_dir, tmpfs};
 use crate::cgroup::Cgroups;
 use crate::error::{Doing, Error, Result};
 use crate::launch::namespaces::Namespaces;
@@ -85,6 +86,10 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
     }
     let program = Program::find(request.criu)?;
     let findings = inspect::inspect(container)?;
+    let spec = container.spec()?;
+    let network = NetworkNamespace::of(container, &spec);
+    // It takes its time to come up; there is enough to look at meanwhile.
+    let session = start_criu(&program, &request, &network)?;
     // CRIU would leave such a process behind in the cgroup and fail with words nobody understands, or lose it.
     inspect::refuse_foreign(&findings)?;
     if request.auto {
@@ -98,7 +103,7 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
 
     let staging = Staging::open(request.image)?;
     fs::create_dir_all(request.work).doing(|| format!("create {}", request.work.display()))?;
-    let result = dump(container, &program, &mut request, findings.established_tcp);
+    let result = dump(container, &spec, session, &network, &mut request, findings.established_tcp);
     match &result {
         Ok(()) => staging.keep(),
         Err(_) => {
@@ -116,9 +121,43 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
     result
 }
 
-fn dump(container: &Container, program: &Program, request: &mut Request<'_>, has_connections: bool) -> Result<()> {
+/// What becomes of the network namespace.
+struct NetworkNamespace {
+    /// It is not the host's.
+    own: bool,
+    /// It is handed over from outside at restore, and stays out of the images.
+    outside: bool,
+    /// There is nothing in it but loopback.
+    only_loopback: bool,
+}
+
+impl NetworkNamespace {
+    fn of(container: &Container, spec: &Spec) -> Self {
+        let namespaces = Namespaces::of(spec);
+        let named = namespaces.path(libc::CLONE_NEWNET).is_some();
+        let own = namespaces.has_new(libc::CLONE_NEWNET) || named;
+        let only_loopback = own && inspect::only_loopback(container.record.pid);
+        // With loopback only there is nothing in it that could not be made again in no time.
+        NetworkNamespace { own, outside: named || only_loopback, only_loopback }
+    }
+}
+
+fn start_criu(program: &Program, request: &Request<'_>, network: &NetworkNamespace) -> Result<Session> {
+    let mut launch = Launch::new(&program.path);
+    launch.cache = request.cache.clone();
+    launch.preload = Some(if network.outside { Preload::WithoutConnectionTracking } else { Preload::Refused });
+    Ok(Session::start(launch)?)
+}
+
+fn dump(
+    container: &Container,
+    spec: &Spec,
+    mut session: Session,
+    namespace: &NetworkNamespace,
+    request: &mut Request<'_>,
+    has_connections: bool,
+) -> Result<()> {
     let started = Instant::now();
-    let spec = container.spec()?;
     let pid = container.record.pid;
     let image = open_dir(request.image)?;
     let work = open_dir(request.work)?;
@@ -135,19 +174,24 @@ fn dump(container: &Container, program: &Program, request: &mut Request<'_>, has
     // nothing frozen behind.
     cgroup_options(&mut options, &request.options, &cgroups);
 
-    let external = mounts::present(pid, mounts::of(&spec, &container.record)?)?;
+    let external = mounts::present(pid, mounts::of(spec, &container.record)?)?;
     request.options.external_mounts = external.keys().cloned().collect();
     options.external.extend(external.keys().map(|name| format!("mnt[{name}]:{name}")));
 
-    let namespaces = Namespaces::of(&spec);
-    let own_network = namespaces.has_new(libc::CLONE_NEWNET) || namespaces.path(libc::CLONE_NEWNET).is_some();
-    if namespaces.path(libc::CLONE_NEWNET).is_some() || (own_network && inspect::only_loopback(pid)) {
-        // With loopback only there is nothing in it that could not be made again in no time.
+    // Without `auto` the images are such that another runtime can restore them.
+    let tmpfs = match request.auto && !request.pre_dump {
+        true => tmpfs::Trees::open(pid, spec, &container.record, &external)?,
+        false => tmpfs::Trees::default(),
+    };
+    options.external.extend(tmpfs.names().map(|name| format!("mnt[{name}]:{name}")));
+    request.options.own_tmpfs = tmpfs.names().map(str::to_owned).collect();
+
+    if namespace.outside {
         let inode = inspect::namespace_inode(pid, "net")?;
         options.external.push(format!("net[{inode}]:{}", super::restore::NETWORK_KEY));
         request.options.external_netns = true;
     }
-    if namespaces.path(libc::CLONE_NEWPID).is_some() {
+    if Namespaces::of(spec).path(libc::CLONE_NEWPID).is_some() {
         let inode = inspect::namespace_inode(pid, "pid")?;
         options.external.push(format!("pid[{inode}]:{}", super::restore::PID_KEY));
         request.options.external_pidns = true;
@@ -155,23 +199,17 @@ fn dump(container: &Container, program: &Program, request: &mut Request<'_>, has
     external_files(container, request, &mut options);
 
     let mut network = None;
-    if own_network && has_connections && !inspect::only_loopback(pid) {
+    if namespace.own && has_connections && !namespace.only_loopback {
         let mut lock = network::Network::open(Path::new(&format!("/proc/{pid}/ns/net")))?;
         lock.lock()?;
         network = Some(lock);
     }
 
-    let mut launch = Launch::new(&program.path);
-    launch.cache = request.cache.clone();
-    launch.preload = true;
-    let mut listener = Listener { container, request, failure: None };
-    let result = Session::start(launch).and_then(|mut session| {
-        let kind = if listener.request.pre_dump { rpc::RequestType::PreDump } else { rpc::RequestType::Dump };
-        let call = rpc::Request { kind: kind as i32, opts: Some(options), ..Default::default() };
-        let response = session.call(&call, &mut listener, LIMIT);
-        session.end();
-        response
-    });
+    let mut listener = Listener { container, request, tmpfs, failure: None };
+    let kind = if listener.request.pre_dump { rpc::RequestType::PreDump } else { rpc::RequestType::Dump };
+    let call = rpc::Request { kind: kind as i32, opts: Some(options), ..Default::default() };
+    let result = session.call(&call, &mut listener, LIMIT);
+    session.end();
     let log = listener.request.work.join(LOG);
     let failure = listener.failure.take();
     let outcome = match (result, failure) {
@@ -201,7 +239,7 @@ fn base_options(image: &OwnedFd, work: &OwnedFd, request: &Request<'_>) -> rpc::
     rpc::Options {
         images_dir_fd: image.as_raw_fd(),
         work_dir_fd: Some(work.as_raw_fd()),
-        log_level: Some(4),
+        log_level: Some(criu_log_level()),
         log_file: Some(LOG.into()),
         notify_scripts: Some(true),
         orphan_pts_master: Some(true),
@@ -264,6 +302,7 @@ struct Listener<'a, 'b> {
     container: &'a Container,
     request: &'a Request<'b>,
     failure: Option<Error>,
+    tmpfs: tmpfs::Trees,
 }
 
 impl Notify for Listener<'_, '_> {
@@ -280,16 +319,18 @@ impl Notify for Listener<'_, '_> {
 }
 
 impl Listener<'_, '_> {
-    /// Everything stands still: now, and only now, the rest of the checkpoint can be taken.
+    /// Everything stands still: now, and only now, the rest of the checkpoint can be taken. Nothing is synced here: who
+    /// wants the checkpoint to outlive the host's power does that when the container goes on.
     fn complete(&self) -> Result<()> {
         let image = self.request.image;
         for capture in &self.request.captures {
+        self.tmpfs.pack(image)?;
             pack(capture, &image.join(format!("{}.tar", capture.name)))?;
         }
         let descriptors = serde_json::to_vec(&self.container.record.descriptors).doing(|| "encode".into())?;
-        write_durably(&image.join(DESCRIPTORS), &descriptors)?;
-        write_durably(&image.join(OPTIONS), &self.request.options.encode()?)?;
-        open_dir(image).and_then(|dir| rustix::fs::fsync(&dir).doing(|| format!("sync {}", image.display())))
+        let write = |name, text: &[u8]| fs::write(image.join(name), text).doing(|| format!("write {name}"));
+        write(DESCRIPTORS, &descriptors)?;
+        write(OPTIONS, &self.request.options.encode()?)
     }
 }
 
@@ -305,8 +346,8 @@ fn pack(capture: &Capture, target: &Path) -> Result<()> {
     };
     archive::pack(&capture.path, &mut tar, &options).map_err(failed)?;
     let buffered = tar.finish().map_err(failed)?;
-    let file = buffered.into_inner().map_err(std::io::IntoInnerError::into_error);
-    file.and_then(|file| file.sync_all()).doing(|| format!("write {}", target.display()))
+    let written = buffered.into_inner().map_err(std::io::IntoInnerError::into_error);
+    written.map(|_| ()).doing(|| format!("write {}", target.display()))
 }
 
 fn write_stats(request: &Request<'_>, total_us: u128) {

@@ -6,6 +6,7 @@
 //! <image>/dormouse-options.json   the options that were chosen; used again by restore
 //! <image>/dormouse-stats.json     how long it took
 //! <image>/<name>.tar              trees captured while everything stood still
+//! <image>/dormouse-tmpfs-<n>.tar  the container's temporary file systems
 //! ```
 //!
 //! What dies when:
@@ -22,6 +23,7 @@ mod network;
 pub mod options;
 pub mod restore;
 
+mod tmpfs;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -73,13 +75,9 @@ fn read_small(dir: &Path, name: &str) -> Result<Option<Vec<u8>>> {
     Ok(Some(text))
 }
 
-/// Writes a file durably.
-fn write_durably(path: &Path, text: &[u8]) -> Result<()> {
-    use std::io::Write;
-    let doing = || format!("write {}", path.display());
-    let mut file = File::create(path).doing(doing)?;
-    file.write_all(text).doing(doing)?;
-    file.sync_all().doing(doing)
+/// How much CRIU writes into its log, a system call a line: errors and warnings, or everything with `--debug`.
+fn criu_log_level() -> i32 {
+    if tracing::enabled!(tracing::Level::DEBUG) { 4 } else { 2 }
 }
 
 /// Where CRIU's kernel-feature cache lives: one for each boot.

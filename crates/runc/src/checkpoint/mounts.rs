@@ -114,12 +114,30 @@ fn mask_source(name: &str, record: &Record) -> Result<PathBuf> {
     }
 }
 
-fn is_bind(mount: &Mount) -> bool {
+/// Makes the directory that covers masked ones a read-only mount, in this process's mount namespace, which must be its own:
+/// what is bound from it is read-only from the start. (CRIU does not make every one of several binds of one place
+/// read-only again.)
+pub fn protect_masks(record: &Record) -> Result<()> {
+    let Some(directory) = &record.mask_directory else { return Ok(()) };
+    let doing = || format!("make {} read-only", directory.display());
+    rustix::mount::mount_bind(directory, directory).doing(doing)?;
+    let flags = rustix::mount::MountFlags::RDONLY | rustix::mount::MountFlags::BIND;
+    rustix::mount::mount_remount(directory, flags, "").doing(doing)
+}
+
+/// Takes away what [`protect_masks`] made.
+pub fn release_masks(record: &Record) {
+    if let Some(directory) = &record.mask_directory {
+        let _ = rustix::mount::unmount(directory, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+pub(super) fn is_bind(mount: &Mount) -> bool {
     mount.typ().as_deref() == Some("bind")
         || mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind")
 }
 
-fn has_cgroup_namespace(spec: &Spec) -> bool {
+pub(super) fn has_cgroup_namespace(spec: &Spec) -> bool {
     crate::launch::namespaces::Namespaces::of(spec).has_new(libc::CLONE_NEWCGROUP)
 }
 
@@ -138,7 +156,7 @@ fn cgroup_binds(record: &Record) -> Vec<(String, PathBuf)> {
 }
 
 /// Where a destination lies once links inside the root file system are followed; as given when it is not there.
-fn inside(root: &std::os::fd::OwnedFd, destination: &Path) -> String {
+pub(super) fn inside(root: &std::os::fd::OwnedFd, destination: &Path) -> String {
     use std::os::fd::AsRawFd;
     let plain = || {
         let mut clean = PathBuf::from("/");

@@ -82,6 +82,9 @@ impl Default for Options {
 impl Options {
     /// Those of a command line.
     pub fn from_flags(flags: &CriuFlags) -> Result<Self> {
+    /// Temporary file systems that we pack and fill ourselves: where they lie in the container.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub own_tmpfs: Vec<String>,
         let nested_cgroups = match flags.manage_cgroups_mode.as_deref() {
             None | Some("ignore") => false,
             Some("soft" | "full" | "strict") => true,
@@ -104,6 +107,7 @@ impl Options {
     }
 
     /// Lets annotations have the last word.
+            own_tmpfs: Vec::new(),
     pub fn apply_annotations(&mut self, annotations: &HashMap<String, String>) -> Result<()> {
         for (name, value) in annotations {
             let Some(name) = name.strip_prefix(PREFIX) else { continue };

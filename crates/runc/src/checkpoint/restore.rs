@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::dump::cgroup_options;
 use super::options::{Options, Tcp};
-use super::{DESCRIPTORS, LIMIT, STATS, mounts, network, open_dir, read_small};
+use super::{DESCRIPTORS, LIMIT, STATS, mounts, network, open_dir, read_small, tmpfs};
 use crate::error::{Doing, Error, Result};
 use crate::hooks;
 use crate::launch::console;
@@ -91,6 +91,8 @@ pub fn restore(root: &Path, id: &str, spec: &Spec, request: Request<'_>) -> Resu
     // It lies in our own mount namespace; gone it must be before the directory is touched.
     let _ = umount2(&container.dir.join(CRIU_ROOT), MntFlags::MNT_DETACH);
     let _ = fs::remove_dir(container.dir.join(CRIU_ROOT));
+    tmpfs::clean_up(&container);
+    mounts::release_masks(&container.record);
     if let Err(err) = result {
         discard(&container);
         return Err(err);
@@ -124,6 +126,9 @@ fn wake(
     options.external = external.iter().map(|(name, source)| format!("mnt[{name}]:{}", source.display())).collect();
     cgroup_options(&mut options, chosen, &cgroups);
     options.root = Some(bind_root(container)?.to_string_lossy().into_owned());
+    mounts::protect_masks(&container.record)?;
+    let tmpfs = tmpfs::fill(container, spec, &chosen.own_tmpfs, request.image, &cgroups)?;
+    options.external.extend(tmpfs.iter().map(|(name, source)| format!("mnt[{name}]:{}", source.display())));
 
     let mut launch = Launch::new(&program.path);
     launch.cache = request.cache.clone();

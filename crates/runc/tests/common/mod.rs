@@ -26,7 +26,10 @@ impl Container {
             fs::create_dir_all(root.join(path)).unwrap();
         }
         fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-        for applet in ["sh", "sleep", "cat", "echo", "rm", "wc", "id", "true", "grep", "mount", "ps", "tty", "kill"] {
+        for applet in [
+            "sh", "sleep", "cat", "echo", "rm", "wc", "id", "true", "grep", "mount", "ps", "tty", "kill", "mkdir",
+            "chmod", "test",
+        ] {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
         let mut config: Value = serde_json::from_str(include_str!("config.json")).unwrap();
