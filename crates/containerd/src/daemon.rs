@@ -23,8 +23,8 @@ use crate::{debug, server};
 
 /// How long operations in flight may take when the program is asked to stop; dockerd waits 15 s for it.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long clients may take to hear of it.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long the last answers are given to leave.
+const FAREWELL: Duration = Duration::from_millis(100);
 const GRAPHITE_INTERVAL: Duration = Duration::from_secs(10);
 const GRAPHITE_PREFIX: &str = "metrics";
 
@@ -78,10 +78,8 @@ pub async fn run(cli: Cli, mut activated: Activated) -> Result<()> {
     if tokio::time::timeout(DRAIN, activity.idle()).await.is_err() {
         warn!("operations still in flight are abandoned");
     }
-    hub.close();
-    if tokio::time::timeout(FAREWELL, serving).await.is_err() {
-        info!("not every client has closed its connection");
-    }
+    // The answers to these operations, and their events, are on their way.
+    tokio::time::sleep(FAREWELL).await;
     Ok(())
 }
 

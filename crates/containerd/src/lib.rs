@@ -18,6 +18,7 @@ mod bundle;
 mod cgroup;
 pub mod cli;
 mod daemon;
+mod deadline;
 mod debug;
 mod error;
 mod events;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use containerd_api::MAX_MESSAGE_BYTES;
 use containerd_api::health::health_server::HealthServer;
 use containerd_api::types::api_server::ApiServer;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use http::{HeaderValue, Response};
 use listeners::Listener;
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use tower::ServiceBuilder;
 use tracing::error;
 
 use crate::authority::AuthorityFilter;
+use crate::deadline::DeadlineLayer;
 use crate::events::Hub;
 use crate::service::{ApiService, HealthService};
 use crate::supervisor::Supervisor;
@@ -24,7 +25,9 @@ use crate::supervisor::Supervisor;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 
-/// Serves until `stop` resolves and the calls in flight are answered.
+/// Accepts connections until `stop` resolves. Those that are open then are served on, until the program ends and closes
+/// them: a farewell (GOAWAY) is more than clients of grpc-go 1.0 can take. dockerd 17.03 loses its stream of events by it
+/// for good, while a connection that just ends is made again.
 ///
 /// # Errors
 /// When the server breaks.
@@ -32,7 +35,7 @@ pub async fn serve(
     listener: Listener,
     supervisor: watch::Receiver<Option<Supervisor>>,
     hub: Arc<Hub>,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
     let api = ApiServer::new(ApiService::new(supervisor, hub))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -40,10 +43,10 @@ pub async fn serve(
     Server::builder()
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .layer(ServiceBuilder::new().map_response(say_too_large))
+        .layer(ServiceBuilder::new().map_response(say_too_large).layer(DeadlineLayer))
         .add_service(HealthServer::new(HealthService))
         .add_service(api)
-        .serve_with_incoming_shutdown(incoming(listener), stop)
+        .serve_with_incoming(incoming(listener).take_until(Box::pin(stop)))
         .await
 }
 

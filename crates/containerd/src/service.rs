@@ -128,20 +128,17 @@ impl Api for ApiService {
             return Err(Error::StoredOnlyWithoutTimestamp.into());
         }
         let subscription = self.hub.subscribe(from, request.stored_only, &request.id);
-        Ok(Response::new(Box::pin(stream(subscription, Arc::clone(&self.hub)))))
+        Ok(Response::new(Box::pin(stream(subscription))))
     }
 }
 
-fn stream(subscription: Subscription, hub: Arc<Hub>) -> impl Stream<Item = Result<types::Event, Status>> {
-    futures::stream::unfold((subscription, hub), |(mut subscription, hub)| async move {
+fn stream(subscription: Subscription) -> impl Stream<Item = Result<types::Event, Status>> {
+    futures::stream::unfold(subscription, |mut subscription| async move {
         let item = match subscription.next().await? {
             Ok(event) => Ok(types::Event::from(event.as_ref())),
-            Err(Lost::TooSlow) if !hub.is_closed() => {
-                Err(Status::new(Code::DataLoss, "events were lost: the subscriber is too slow"))
-            }
-            Err(_) => Err(Error::Closing.into()),
+            Err(Lost) => Err(Status::new(Code::DataLoss, "events were lost: the subscriber is too slow")),
         };
-        Some((item, (subscription, hub)))
+        Some((item, subscription))
     })
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! <state-dir>/events.log
 //! <state-dir>/<id>/state.json  shim.sock  shim-log.json  checkpoint.json (while one is made)
+//! <state-dir>/<id>/.bundle/    config.json for the runtime, when the bundle's is of the rc2 generation
 //! <state-dir>/<id>/<pid>/      pid = init or the exec's id
 //!     process.json  pid  starttime  exitStatus  log.json  announced
 //! <state-dir>/.gone-<id>-<n>/  a container that has ended and whose exit is being announced
@@ -26,6 +27,8 @@ use crate::process::HostProcess;
 /// The name of a container's first process.
 pub const INIT: &str = "init";
 const GONE_PREFIX: &str = ".gone-";
+/// Not the name of any process.
+const BUNDLE: &str = ".bundle";
 /// process.json holds arguments and environment; the kernel's own limit for both is 2 MiB.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
@@ -229,6 +232,22 @@ impl ContainerDir {
     /// When something could not be removed.
     pub fn remove(&self) -> Result<()> {
         remove_tree(&self.0)
+    }
+
+    /// Makes a bundle of our own, for a runtime that cannot read the container's.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn create_bundle(&self, config: &[u8]) -> Result<()> {
+        let path = self.0.join(BUNDLE);
+        make_dir(&path)?;
+        write(&path.join("config.json"), config)
+    }
+
+    /// The bundle for the runtime: ours, or the container's.
+    pub fn runtime_bundle(&self, bundle: &Path) -> PathBuf {
+        let ours = self.0.join(BUNDLE);
+        if ours.is_dir() { ours } else { bundle.to_path_buf() }
     }
 
     /// Where a checkpoint is noted for as long as it is being made.

@@ -261,3 +261,25 @@ async fn a_start_that_takes_too_long_leaves_nothing() {
     daemon.assert_clean().await;
     daemon.run("a", &["true"]).await;
 }
+
+/// The container's pids cannot be read: something else is mounted over its group, where docker-containerd looks.
+#[tokio::test]
+async fn state_says_when_pids_cannot_be_read() {
+    // With a mount namespace of its own.
+    let daemon = Daemon::start(Oci::Crun).await;
+    daemon.run("a", &["sleep", "1000"]).await;
+    let cover = daemon.dir.join("cover");
+    fs::create_dir_all(cover.join("cgroup.procs")).unwrap();
+    let group = daemon.cgroups().into_iter().find(|dir| dir.starts_with("/sys/fs/cgroup/devices")).unwrap();
+    let inside = |args: &[&std::ffi::OsStr]| {
+        let pid = daemon.pid().to_string();
+        let status = std::process::Command::new("nsenter").args(["-t", &pid, "-m"]).args(args).status().unwrap();
+        assert!(status.success());
+    };
+    inside(&["mount".as_ref(), "--bind".as_ref(), cover.as_ref(), group.as_ref()]);
+    let refused = daemon.state("a").await.unwrap_err();
+    assert_eq!(refused.code(), Code::Internal, "{refused:?}");
+    assert!(refused.message().starts_with("get all pids for container: "), "{refused:?}");
+    inside(&["umount".as_ref(), group.as_ref()]);
+    assert_eq!(daemon.state("a").await.unwrap().len(), 1);
+}

@@ -67,6 +67,91 @@ async fn a_socket_path_as_authority_is_served_again_and_again() {
     }
 }
 
+/// `Events` and then `CreateContainer`-like calls need a path and an authority only; the rest is as in [`request`].
+fn call(path: &str, extra: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = vec![0x83, 0x86, 0x04, path.len() as u8];
+    block.extend_from_slice(path.as_bytes());
+    block.extend_from_slice(&[0x01, 4]);
+    block.extend_from_slice(b"unix");
+    for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")].iter().chain(extra) {
+        block.extend_from_slice(&[0, name.len() as u8]);
+        block.extend_from_slice(name.as_bytes());
+        block.push(value.len() as u8);
+        block.extend_from_slice(value.as_bytes());
+    }
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend_from_slice(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    bytes.extend_from_slice(&[0, 0, block.len() as u8, 1, 4, 0, 0, 0, 1]);
+    bytes.extend_from_slice(&block);
+    bytes
+}
+
+fn message(body: &[u8]) -> Vec<u8> {
+    let length = body.len() as u8;
+    let mut bytes = vec![0, 0, 5 + length, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, length];
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// dockerd 17.03 never asks for events again once it was told GOAWAY, or once the stream was ended with a status while the
+/// connection was still there.
+#[tokio::test]
+async fn a_stop_just_closes_the_connections() {
+    let mut daemon = Daemon::start(Oci::Runc).await;
+    let mut stream = UnixStream::connect(daemon.socket()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(&[call("/types.API/Events", &[]), message(&[])].concat()).unwrap();
+    // The first event shows that the stream is served.
+    daemon.run("a", &["true"]).await;
+    daemon.wait_event("exit a init 0").await;
+    assert_eq!(daemon.terminate(), Some(0));
+    let found = frames(&mut stream, 1);
+    assert!(found.iter().any(|(kind, ..)| *kind == 0), "no event: {found:?}");
+    assert!(
+        !found.iter().any(|(kind, flags, _)| *kind == 7 || (*kind == 1 && flags & 1 != 0)),
+        "a farewell: {found:?}"
+    );
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "the connection is open or broken");
+}
+
+/// A deadline that passes while a container starts: code 4 on the wire, and the start is taken back.
+#[tokio::test]
+async fn a_deadline_is_kept_by_the_server() {
+    let daemon = Daemon::start(Oci::Runc).await;
+    let slow = daemon.script("slow-runc", "for a; do [ \"$a\" = create ] && exec sleep 1000; done; exec runc \"$@\"");
+    let bundle = daemon.bundle("a", &["true"]);
+    let request = types::CreateContainerRequest { runtime: slow.clone(), ..daemon.request("a", &bundle) };
+    let mut stream = UnixStream::connect(daemon.socket()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let body = prost::Message::encode_to_vec(&request);
+    let call = call("/types.API/CreateContainer", &[("grpc-timeout", "300m")]);
+    stream.write_all(&[call, message(&body)].concat()).unwrap();
+    let trailers = loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).unwrap();
+        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+        stream.read_exact(&mut payload).unwrap();
+        if head[3] == 1 && head[4] & 1 != 0 {
+            break payload;
+        }
+    };
+    let mut decoder = common::hpack_strings(&trailers);
+    decoder.retain(|text| text == "4" || text.contains("deadline"));
+    assert!(decoder.iter().any(|text| text.contains("context")), "{decoder:?}");
+    assert!(decoder.contains(&"4".to_owned()), "{decoder:?}");
+    daemon.assert_clean().await;
+
+    // The same when the client loses its patience and says so, or just goes away.
+    let request =
+        types::CreateContainerRequest { runtime: slow, ..daemon.request("b", &daemon.bundle("b", &["true"])) };
+    let creating = daemon.create(request);
+    assert!(tokio::time::timeout(Duration::from_millis(300), creating).await.is_err());
+    daemon.assert_clean().await;
+    assert_eq!(daemon.stored().await, Vec::<String>::new());
+    daemon.run("a", &["true"]).await;
+    daemon.run("b", &["true"]).await;
+}
+
 #[tokio::test]
 async fn garbage_ends_only_its_own_connection() {
     let daemon = Daemon::start(Oci::Runc).await;

@@ -2,7 +2,7 @@
 //!
 //! `docker-containerd-shim <id> <bundle> <runtime>`, in the working directory `<state-dir>/<id>`, with the runtime's
 //! extra arguments as a JSON array of strings in the environment variable `SHIM_RUNTIME_ARGS`. docker-containerd
-//! starts it in a session of its own with `/dev/null` as its stdio; it does not put itself in the background.
+//! starts it with `/dev/null` as its stdio; it makes a session of its own, and does not put itself in the background.
 //!
 //! Readiness: if descriptor 3 is the write end of a pipe, one byte is written to it when `shim.sock` listens in the
 //! working directory; it is closed either way. An end of file without a byte: the shim failed, and said why in
@@ -21,6 +21,8 @@ use shim::{Error, Log, Setup, Shim};
 fn main() -> ExitCode {
     // First of all: descriptor 3 would be anybody's once something was opened.
     let ready = shim::adopt_pipe(READY_FD);
+    // Nobody's Ctrl-C and nobody's terminal. Fails when we lead a process group, so that somebody has seen to it already.
+    let _ = rustix::process::setsid();
     let log = Log::new(PathBuf::from("shim-log.json"));
     let served = setup(log.clone()).and_then(Shim::new).and_then(|mut shim| {
         if let Some(ready) = ready {

@@ -7,7 +7,7 @@
 
 //!
 //! How a shim is started: `docker-containerd-shim <id> <bundle> <runtime>` with the working directory
-//! `<state-dir>/<id>`, in a session of its own, stdio on `/dev/null`, [`RUNTIME_ARGS_ENV`] and, optionally, the write
+//! `<state-dir>/<id>`, stdio on `/dev/null`, [`RUNTIME_ARGS_ENV`] and, optionally, the write
 //! end of a pipe as [`READY_FD`]: one byte arrives there when the socket listens, an end of file without a byte means
 //! that the shim failed (its reason is in `shim-log.json`). A container's directory is often too long a path for a
 //! socket address, so connect with [`connect`].

@@ -147,10 +147,14 @@ fn a_create_that_fails_says_why_and_ends_the_shim() {
 #[test]
 fn what_is_missing_is_named() {
     let create = |stdio| Call::Create { stdio, no_pivot: false, restore: None };
-    let (fixture, mut client) = Fixture::begin(&["true"]);
+    let (mut fixture, mut client) = Fixture::begin(&["true"]);
     let stdio = Stdio { stdin: "/nope/in".into(), ..Stdio::default() };
     let failure = client.ask(create(stdio)).unwrap_err();
     assert_eq!((failure.origin, failure.message.as_str()), (Origin::Shim, "stat /nope/in: no such file or directory"));
+    assert_eq!(fixture.wait_for_shim(), 0);
+    drop(fixture);
+
+    let (fixture, mut client) = Fixture::begin(&["true"]);
     assert_eq!(client.ask(Call::Start).unwrap_err().message, "container is not running");
     drop(fixture);
 
@@ -166,6 +170,16 @@ fn what_is_missing_is_named() {
     fixture.start_shim();
     let failure = fixture.connect().ask(create(Stdio::default())).unwrap_err();
     assert_eq!(failure.message, "fork/exec /nope/runc: no such file or directory");
+    assert_eq!(fixture.wait_for_shim(), 0);
+}
+
+#[test]
+fn it_has_a_session_of_its_own() {
+    let (fixture, _client) = Fixture::begin(&["true"]);
+    let pid = fixture.shim.as_ref().unwrap().id();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let session = stat.rsplit_once(") ").unwrap().1.split(' ').nth(3).unwrap();
+    assert_eq!(session, pid.to_string());
 }
 
 #[test]

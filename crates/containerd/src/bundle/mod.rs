@@ -4,8 +4,8 @@
 mod generation;
 
 use std::fs;
-use std::io::{Read, Write};
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -14,8 +14,6 @@ use crate::error::{Error, Result};
 
 /// No sane configuration is larger.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
-/// The configuration as dockerd wrote it, kept when it had to be translated.
-const ORIGINAL_NAME: &str = "config.json.rc2";
 
 /// What the supervisor needs of a bundle.
 #[derive(Debug, Clone)]
@@ -26,6 +24,9 @@ pub struct Bundle {
     pub root_uid: u32,
     /// Host id of its group.
     pub root_gid: u32,
+    /// The configuration for a runtime of today, when the bundle's own is of the rc2 generation. It may be used from any
+    /// directory.
+    pub translated: Option<Vec<u8>>,
 }
 
 #[derive(Deserialize)]
@@ -51,39 +52,59 @@ struct Mapping {
     host: u32,
 }
 
-/// Reads the configuration of a bundle.
-///
-/// One of the old generation is translated **in place**, atomically, with the original kept beside it: runtimes record
-/// the bundle's path and hand it to hooks, so that running from a copy elsewhere would tell them a wrong one.
+/// Reads the configuration of a bundle. Nothing in the bundle is changed: it is its owner's, and dockerd 17.03 reads its own
+/// `config.json` again for every exec.
 ///
 /// # Errors
 /// When there is none, or it cannot be understood.
 pub fn open(bundle: &Path) -> Result<Bundle> {
     let path = bundle.join("config.json");
     let bytes = read_bounded(&path, MAX_CONFIG_BYTES)?;
-    let bad = |why: String| Error::BadBundle { path: path.clone(), why };
-    if !generation::is_old(&bytes).map_err(|e| bad(e.to_string()))? {
-        return parse(&bytes).map_err(|e| bad(e.to_string()));
+    let bad = |why: serde_json::Error| Error::BadBundle { path: path.clone(), why: why.to_string() };
+    if !generation::is_old(&bytes).map_err(bad)? {
+        return parse(&bytes).map_err(bad);
     }
-    let old: Value = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
-    let new = serde_json::to_vec(&generation::translate(old)).map_err(|e| bad(e.to_string()))?;
-    let parsed = parse(&new).map_err(|e| bad(e.to_string()))?;
-    let mode = fs::metadata(&path).map_err(Error::path("stat", &path))?.permissions();
-    write_atomically(&bundle.join(ORIGINAL_NAME), &bytes, &mode)?;
-    write_atomically(&path, &new, &mode)?;
-    tracing::debug!(bundle = %bundle.display(), "translated a configuration of the rc2 generation");
-    Ok(parsed)
+    let mut config = generation::translate(serde_json::from_slice(&bytes).map_err(bad)?);
+    rebase(&mut config, bundle);
+    let translated = serde_json::to_vec(&config).map_err(bad)?;
+    let parsed = parse(&translated).map_err(bad)?;
+    Ok(Bundle { translated: Some(translated), ..parsed })
 }
 
-/// Reads a configuration of either generation, without a file.
-///
-/// # Errors
-/// When it cannot be understood.
-pub fn check(config: &[u8]) -> serde_json::Result<Bundle> {
-    if !generation::is_old(config)? {
-        return parse(config);
+/// Makes what is relative to the bundle absolute, for a configuration that is used from another directory.
+fn rebase(config: &mut Value, bundle: &Path) {
+    let absolute = |path: &mut Value| {
+        if let Some(relative) = path.as_str().map(Path::new).filter(|path| path.is_relative()) {
+            *path = bundle.join(relative).to_string_lossy().into();
+        }
+    };
+    if let Some(path) = config.pointer_mut("/root/path") {
+        absolute(path);
     }
-    parse(&serde_json::to_vec(&generation::translate(serde_json::from_slice(config)?))?)
+    let mounts = config.get_mut("mounts").and_then(Value::as_array_mut);
+    for mount in mounts.into_iter().flatten() {
+        let options = mount.get("options").and_then(Value::as_array);
+        let is_bind = options.is_some_and(|options| options.iter().any(|o| o == "bind" || o == "rbind"));
+        if let Some(source) = mount.get_mut("source").filter(|_| is_bind) {
+            absolute(source);
+        }
+    }
+}
+
+/// Where the configuration of a bundle puts its container's control groups, if it says so and can be read.
+pub fn cgroups_path(bundle: &Path) -> Option<PathBuf> {
+    #[derive(Deserialize)]
+    struct Config {
+        linux: Linux,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Linux {
+        cgroups_path: PathBuf,
+    }
+    let bytes = read_bounded(&bundle.join("config.json"), MAX_CONFIG_BYTES).ok()?;
+    let config: Config = serde_json::from_slice(&bytes).ok()?;
+    Some(config.linux.cgroups_path).filter(|path| !path.as_os_str().is_empty())
 }
 
 fn parse(bytes: &[u8]) -> serde_json::Result<Bundle> {
@@ -92,7 +113,12 @@ fn parse(bytes: &[u8]) -> serde_json::Result<Bundle> {
         mappings.unwrap_or_default().iter().find(|m| m.container == 0).map_or(0, |m| m.host)
     };
     let (uids, gids) = config.linux.map_or((None, None), |l| (l.uid_mappings, l.gid_mappings));
-    Ok(Bundle { process: config.process.unwrap_or_default(), root_uid: root(uids), root_gid: root(gids) })
+    Ok(Bundle {
+        process: config.process.unwrap_or_default(),
+        root_uid: root(uids),
+        root_gid: root(gids),
+        translated: None,
+    })
 }
 
 /// A file that is expected to be small.
@@ -109,14 +135,6 @@ pub fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn write_atomically(path: &Path, bytes: &[u8], mode: &fs::Permissions) -> Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = fs::File::create(&temporary).map_err(Error::path("create", &temporary))?;
-    file.set_permissions(mode.clone()).map_err(Error::path("chmod", &temporary))?;
-    file.write_all(bytes).map_err(Error::path("write", &temporary))?;
-    fs::rename(&temporary, path).map_err(Error::path("rename", path))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,20 +148,24 @@ mod tests {
         assert_eq!((bundle.root_uid, bundle.root_gid), (1000, 0));
         assert_eq!(bundle.process["args"][0], "sh");
         assert_eq!(fs::read_to_string(dir.path().join("config.json")).unwrap(), text);
-        assert!(!dir.path().join(ORIGINAL_NAME).exists());
+        assert!(bundle.translated.is_none());
     }
 
     #[test]
-    fn an_old_bundle_is_translated_and_the_original_kept() {
+    fn an_old_bundle_is_translated_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let text = r#"{"process":{"capabilities":["CAP_KILL"]},"platform":{"os":"linux"}}"#;
+        let text = r#"{"process":{"capabilities":["CAP_KILL"]},"platform":{"os":"linux"},"root":{"path":"rootfs"},
+            "mounts":[{"destination":"/a","source":"a","options":["rbind"]},{"destination":"/p","source":"proc"}]}"#;
         fs::write(dir.path().join("config.json"), text).unwrap();
         let bundle = open(dir.path()).unwrap();
         assert_eq!(bundle.process["capabilities"]["bounding"][0], "CAP_KILL");
-        assert_eq!(fs::read_to_string(dir.path().join(ORIGINAL_NAME)).unwrap(), text);
-        let again = open(dir.path()).unwrap();
-        assert_eq!(again.process, bundle.process);
-        assert_eq!(fs::read_to_string(dir.path().join(ORIGINAL_NAME)).unwrap(), text);
+        let translated: Value = serde_json::from_slice(&bundle.translated.unwrap()).unwrap();
+        let inside = |name: &str| Value::from(dir.path().join(name).to_string_lossy());
+        assert_eq!(translated["root"]["path"], inside("rootfs"));
+        assert_eq!(translated["mounts"][0]["source"], inside("a"));
+        assert_eq!(translated["mounts"][1]["source"], "proc");
+        assert_eq!(fs::read_to_string(dir.path().join("config.json")).unwrap(), text);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

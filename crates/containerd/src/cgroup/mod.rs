@@ -1,8 +1,10 @@
-//! Where a container's control groups are, and what is in them. Read only, except for the registration of OOM notices.
+//! Where a container's control groups are, and what is in them. Read only, except for the registration of OOM notices
+//! and for what a killed runtime has left.
 //!
 //! The runtime made the groups; this finds them again through `/proc/<pid>/cgroup` and the mounts of this program, so it
 //! needs no agreement with the runtime about paths, and works on v1, v2 and hybrid hosts.
 
+mod leftover;
 mod mounts;
 pub mod oom;
 mod stats;
@@ -14,6 +16,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use leftover::remove_leftover;
 pub use mounts::Mounts;
 pub use stats::stats;
 

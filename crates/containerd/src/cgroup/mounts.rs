@@ -11,12 +11,12 @@ use super::Cgroups;
 #[derive(Debug, Default, Clone)]
 pub struct Mounts {
     /// Controller (or `name=x`) to mount.
-    v1: HashMap<String, Mount>,
-    v2: Option<Mount>,
+    pub(super) v1: HashMap<String, Mount>,
+    pub(super) v2: Option<Mount>,
 }
 
 #[derive(Debug, Clone)]
-struct Mount {
+pub(super) struct Mount {
     /// The directory of the hierarchy that is mounted.
     root: PathBuf,
     point: PathBuf,
@@ -32,7 +32,7 @@ impl Mounts {
     }
 
     /// `man 5 proc`: `id parent dev root point options… - type source super-options`.
-    fn parse(mountinfo: &str) -> Mounts {
+    pub(super) fn parse(mountinfo: &str) -> Mounts {
         let mut mounts = Mounts::default();
         for line in mountinfo.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };
@@ -81,7 +81,7 @@ impl Mounts {
 
 impl Mount {
     /// `None` for the root of the hierarchy, which is never one container's, and for what is not visible from here.
-    fn resolve(&self, path: &str) -> Option<PathBuf> {
+    pub(super) fn resolve(&self, path: &str) -> Option<PathBuf> {
         let path = Path::new(path);
         let inside = path.strip_prefix(&self.root).ok()?;
         if inside.as_os_str().is_empty() || inside.components().any(|c| !matches!(c, Component::Normal(_))) {

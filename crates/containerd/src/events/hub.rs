@@ -18,14 +18,9 @@ use super::{Event, EventKind, Journal};
 /// How many events may wait for one subscriber.
 const QUEUE: usize = 2048;
 
-/// The stream of a subscriber ended before it heard everything.
+/// The subscriber was too slow: events after the last one it was given were dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lost {
-    /// It was too slow: events after the last one it was given were dropped.
-    TooSlow,
-    /// docker-containerd is stopping.
-    Closing,
-}
+pub struct Lost;
 
 /// The one place where events are made.
 #[derive(Debug)]
@@ -42,7 +37,6 @@ struct Inner {
     since_cut: usize,
     last: DateTime<Utc>,
     subscribers: Vec<Subscriber>,
-    closed: bool,
 }
 
 #[derive(Debug)]
@@ -64,7 +58,7 @@ impl Hub {
             journal.replace(past.iter().map(AsRef::as_ref))?;
         }
         let last = past.iter().map(|e| e.timestamp).max().unwrap_or(DateTime::UNIX_EPOCH);
-        let inner = Inner { journal, past, retain, since_cut: 0, last, subscribers: Vec::new(), closed: false };
+        let inner = Inner { journal, past, retain, since_cut: 0, last, subscribers: Vec::new() };
         Ok(Hub { inner: Mutex::new(inner) })
     }
 
@@ -107,29 +101,14 @@ impl Hub {
             return Subscription { replay, live: None };
         }
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let closed = inner.closed;
-        if !closed {
-            inner.subscribers.retain(|subscriber| !subscriber.queue.is_closed());
-            inner.subscribers.push(Subscriber { id: id.to_owned(), queue: sender });
-        }
-        Subscription { replay, live: Some(Live { queue: receiver, closed }) }
+        inner.subscribers.retain(|subscriber| !subscriber.queue.is_closed());
+        inner.subscribers.push(Subscriber { id: id.to_owned(), queue: sender });
+        Subscription { replay, live: Some(receiver) }
     }
 
     /// How many subscribers there are, the journal being one.
     pub fn subscribers(&self) -> i64 {
         1 + self.lock().subscribers.iter().filter(|s| !s.queue.is_closed()).count() as i64
-    }
-
-    /// Ends every stream, now and in future, with [`Lost::Closing`].
-    pub fn close(&self) {
-        let mut inner = self.lock();
-        inner.closed = true;
-        inner.subscribers.clear();
-    }
-
-    /// Whether [`Hub::close`] was called.
-    pub fn is_closed(&self) -> bool {
-        self.lock().closed
     }
 }
 
@@ -177,34 +156,24 @@ impl Subscriber {
 #[derive(Debug)]
 pub struct Subscription {
     replay: VecDeque<Arc<Event>>,
-    live: Option<Live>,
-}
-
-#[derive(Debug)]
-struct Live {
-    queue: mpsc::Receiver<Arc<Event>>,
-    closed: bool,
+    live: Option<mpsc::Receiver<Arc<Event>>>,
 }
 
 impl Subscription {
     /// The next event; `None` after the last of stored ones.
     ///
     /// # Errors
-    /// [`Lost::TooSlow`] when the hub gave up on this subscriber. Closing looks the same from here; the hub knows.
+    /// [`Lost`] when the hub gave up on this subscriber.
     pub async fn next(&mut self) -> Option<Result<Arc<Event>, Lost>> {
         if let Some(event) = self.replay.pop_front() {
             return Some(Ok(event));
         }
         let live = self.live.as_mut()?;
-        if live.closed {
-            self.live = None;
-            return Some(Err(Lost::Closing));
-        }
-        match live.queue.recv().await {
+        match live.recv().await {
             Some(event) => Some(Ok(event)),
             None => {
                 self.live = None;
-                Some(Err(Lost::TooSlow))
+                Some(Err(Lost))
             }
         }
     }
@@ -279,7 +248,7 @@ mod tests {
         for n in 0..QUEUE {
             assert_eq!(slow.next().await.unwrap().unwrap().id, n.to_string());
         }
-        assert_eq!(slow.next().await, Some(Err(Lost::TooSlow)));
+        assert_eq!(slow.next().await, Some(Err(Lost)));
         assert_eq!(slow.next().await, None);
         assert_eq!(hub.subscribers(), 1);
     }

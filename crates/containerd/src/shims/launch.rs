@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -59,8 +58,7 @@ impl Launch<'_> {
             .current_dir(self.dir)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0);
+            .stderr(Stdio::null());
         command
             .fd_mappings(vec![FdMapping { parent_fd: theirs, child_fd: READY_FD }])
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -110,12 +108,16 @@ fn is_open(socket: &OwnedFd) -> bool {
 
 /// The first `error` entry of a log of JSON objects; broken ones are passed over.
 pub fn first_error(log: &Path) -> Option<String> {
+    first_error_in(&crate::bundle::read_bounded(log, 1 << 20).ok()?)
+}
+
+/// [`first_error`] with the log's content.
+pub fn first_error_in(log: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Entry {
         level: String,
         msg: String,
     }
-    let bytes = crate::bundle::read_bounded(log, 1 << 20).ok()?;
-    let entries = serde_json::Deserializer::from_slice(&bytes).into_iter::<Entry>();
+    let entries = serde_json::Deserializer::from_slice(log).into_iter::<Entry>();
     entries.map_while(|entry| entry.ok()).find(|entry| entry.level == "error").map(|entry| entry.msg)
 }

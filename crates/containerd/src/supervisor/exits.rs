@@ -5,6 +5,7 @@
 //! and announce the exit in its place.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::container::Container;
 use crate::metrics::Metrics;
 use crate::process::{HostProcess, ended};
 use crate::statedir::{ContainerDir, INIT, ProcessDir};
+use crate::{bundle, cgroup};
 
 /// How long a shim may take to end after it has reported the exit.
 const SHIM_PATIENCE: Duration = Duration::from_secs(10);
@@ -95,10 +97,21 @@ async fn kill_orphan(container: &Arc<Container>, processes: &[String]) -> HashMa
     if let Err(error) = container.runtime.delete_force(container.id()).await {
         warn!(%error, id = container.id(), "cannot remove an orphaned container");
     }
+    remove_leftover(container.id(), &container.dir, &container.record.bundle).await;
     for host in dying {
         wait_for(host).await;
     }
     statuses
+}
+
+/// Removes the control groups that a runtime which was killed has made and not noted.
+pub async fn remove_leftover(id: &str, dir: &ContainerDir, bundle: &Path) {
+    let (id, bundle) = (id.to_owned(), dir.runtime_bundle(bundle));
+    let removing = tokio::task::spawn_blocking(move || {
+        cgroup::remove_leftover(&id, bundle::cgroups_path(&bundle).as_deref());
+    });
+    // Fails only when the program ends.
+    let _ = removing.await;
 }
 
 /// The status of a process without a shim, and the process if it still has to be killed.

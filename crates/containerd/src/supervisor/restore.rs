@@ -220,7 +220,8 @@ async fn discard(shared: &Shared, id: &str, dir: &ContainerDir) {
         let _ = tokio::time::timeout(CREATE_PATIENCE, appear(&init.path().join("pid"))).await;
     }
     let host = init.host_process();
-    let may_exist = shim.is_some() || host.is_some();
+    // The runtime is only ever called with the process's directory there.
+    let may_exist = shim.is_some() || init.path().exists();
     if let Some(connected) = shim {
         let key = Key { id: id.into(), generation: 0 };
         if let Ok(shim) = ShimClient::new(connected, key, shared.notices.clone()) {
@@ -242,6 +243,9 @@ async fn discard(shared: &Shared, id: &str, dir: &ContainerDir) {
         };
         if let Err(error) = runtime.delete_force(id).await {
             warn!(%error, id, "cannot remove a container that was not started");
+        }
+        if let Ok(record) = &record {
+            exits::remove_leftover(id, dir, &record.bundle).await;
         }
     }
     if let Err(error) = dir.remove() {

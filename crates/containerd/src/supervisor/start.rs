@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::container::Container;
-use super::{Shared, checkpoint};
+use super::{Shared, checkpoint, exits};
 use crate::bundle;
 use crate::cgroup::oom;
 use crate::error::{Error, Result};
@@ -131,6 +131,9 @@ fn prepare(shared: &Shared, key: Key, request: &types::CreateContainerRequest) -
             root_gid: bundle.root_gid,
             created: record.created,
         };
+        if let Some(config) = &bundle.translated {
+            dir.create_bundle(config)?;
+        }
         dir.process(INIT).create(&process)?;
         Ok((process, restore, runtime))
     })();
@@ -168,7 +171,7 @@ async fn run(
     let launch = Launch {
         program: &container.record.shim,
         id: container.id(),
-        bundle: &container.record.bundle,
+        bundle: &container.dir.runtime_bundle(&container.record.bundle),
         runtime: &container.runtime,
         dir: container.dir.path(),
     };
@@ -234,6 +237,7 @@ async fn undo(container: &Arc<Container>, error: &Error) {
         if let Err(error) = container.runtime.delete_force(container.id()).await {
             warn!(%error, id = container.id(), "cannot remove a container that was not started");
         }
+        exits::remove_leftover(container.id(), &container.dir, &container.record.bundle).await;
     }
     let dir = container.dir.clone();
     let removed = tokio::task::spawn_blocking(move || dir.remove()).await;

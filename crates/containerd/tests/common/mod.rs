@@ -43,7 +43,7 @@ impl Oci {
     /// Where it is; this project's own is built beside docker-containerd.
     fn program(self) -> PathBuf {
         match self {
-            Oci::DockerRunc => Path::new(env!("CARGO_BIN_EXE_docker-containerd")).with_file_name(self.name()),
+            Oci::DockerRunc => program().with_file_name(self.name()),
             Oci::Runc | Oci::Crun => self.name().into(),
         }
     }
@@ -61,6 +61,14 @@ pub struct Daemon {
     pub client: Client,
     flags: Vec<String>,
     keep: bool,
+}
+
+/// docker-containerd, with the other programs beside it: as built for this test, or from the folder in `DORMOUSE_PROGRAMS`.
+pub fn program() -> PathBuf {
+    match std::env::var_os("DORMOUSE_PROGRAMS") {
+        Some(dir) => Path::new(&dir).join("docker-containerd"),
+        None => env!("CARGO_BIN_EXE_docker-containerd").into(),
+    }
 }
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -153,6 +161,14 @@ impl Daemon {
             bundle_path: bundle.to_string_lossy().into_owned(),
             ..Default::default()
         }
+    }
+
+    /// A script in the place of a runtime; gives its path.
+    pub fn script(&self, name: &str, text: &str) -> String {
+        let path = self.dir.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        path.to_string_lossy().into_owned()
     }
 
     /// Starts a container that runs `args`, with its output in a file.
@@ -303,13 +319,13 @@ impl Drop for Daemon {
 
 fn spawn(oci: Oci, dir: &Path, flags: &[String]) -> Child {
     let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
-    let program = env!("CARGO_BIN_EXE_docker-containerd");
+    let program = program();
     let mut command = match oci {
         Oci::Runc | Oci::DockerRunc => Command::new(program),
         Oci::Crun => {
             let mut command = Command::new("unshare");
             let script = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$0\" \"$@\"";
-            command.args(["--mount", "sh", "-c", script, program]);
+            command.args(["--mount", "sh", "-c", script]).arg(program);
             command
         }
     };
@@ -352,7 +368,7 @@ pub async fn connect(dir: &Path) -> Client {
 }
 
 fn shim_program() -> PathBuf {
-    let beside = Path::new(env!("CARGO_BIN_EXE_docker-containerd")).with_file_name("docker-containerd-shim");
+    let beside = program().with_file_name("docker-containerd-shim");
     assert!(beside.exists(), "{} is missing: cargo build -p shim", beside.display());
     beside
 }
@@ -431,6 +447,24 @@ pub fn is_alive(pid: u32) -> bool {
 pub fn mkfifo(path: &Path) -> String {
     nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o700)).unwrap();
     path.to_string_lossy().into_owned()
+}
+
+/// The literal strings of a header block, decoded where they are compressed.
+pub fn hpack_strings(block: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    // Every suffix is tried: whatever is a string somewhere in the block is among them.
+    for at in 0..block.len() {
+        let (length, compressed) = (usize::from(block[at] & 0x7f), block[at] & 0x80 != 0);
+        let Some(bytes) = block.get(at + 1..at + 1 + length) else { continue };
+        let mut text = Vec::new();
+        if !compressed {
+            text = bytes.to_vec();
+        } else if httlib_huffman::decode(bytes, &mut text, httlib_huffman::DecoderSpeed::FourBits).is_err() {
+            continue;
+        }
+        found.extend(String::from_utf8(text));
+    }
+    found
 }
 
 /// Reads a FIFO to its end, from now on.

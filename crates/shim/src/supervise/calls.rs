@@ -3,6 +3,7 @@
 use crate::protocol::{Call, Failure, Message, Origin, ProcessState, Reply, Request, Restore, Stdio};
 use serde::Deserialize;
 
+use super::ending::Ending;
 use super::jobs::{Asked, JobKind};
 use super::{INIT, Shim};
 use crate::error::{Error, words};
@@ -89,9 +90,18 @@ impl Shim {
     }
 
     fn create(&mut self, asked: Asked, stdio: &Stdio, no_pivot: bool, restore: Option<&Restore>) -> Answer {
-        if !self.is_unused() {
+        if !self.is_unused() || !matches!(self.ending, Ending::NotYet) {
             return Err(failure("container already created"));
         }
+        let begun = self.begin_create(asked, stdio, no_pivot, restore);
+        if begun.is_err() {
+            // Nothing was made and nothing will be: the shim ends with the answer.
+            self.ending_unmade();
+        }
+        begun
+    }
+
+    fn begin_create(&mut self, asked: Asked, stdio: &Stdio, no_pivot: bool, restore: Option<&Restore>) -> Answer {
         let dir = self.dir.join("init");
         let (child, streams, console) = self.open_stdio(stdio, &dir).map_err(shim_error)?;
         let pid = self

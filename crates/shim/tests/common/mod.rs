@@ -98,11 +98,10 @@ impl Fixture {
         command.arg(&self.id).arg(self.bundle()).arg(&self.runtime).current_dir(self.dir());
         command.env(protocol::RUNTIME_ARGS_ENV, serde_json::to_string(&self.runtime_args).unwrap());
         command.stdin(Io::null()).stdout(Io::null()).stderr(Io::null());
-        // SAFETY: dup2 and setsid are async-signal-safe.
+        // SAFETY: dup2 is async-signal-safe.
         #[allow(unsafe_code)]
         unsafe {
             command.pre_exec(move || {
-                nix::unistd::setsid()?;
                 std::mem::forget(nix::unistd::dup3_raw(&write, protocol::READY_FD, nix::fcntl::OFlag::empty())?);
                 Ok(())
             });
