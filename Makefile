@@ -37,7 +37,7 @@ test-long: programs ## Also run the tests that take minutes (crashes, repetition
 bench: build ## Time the engine; DORMOUSE_BENCH_PEERS="name=socket …" runs the same against others
 	@scripts/bench "$(target)/release"
 
-fuzz: test-deps ## Run every fuzz target for a few minutes each (FUZZ_SECONDS)
+fuzz: test-deps ## Run every fuzz target for two minutes (FUZZ_SECONDS), two at a time (FUZZ_JOBS)
 	@scripts/fuzz
 
 lint: ## What .ci/run checks before the tests

@@ -1,6 +1,8 @@
 //! Entry points for fuzzing: everything in this crate that reads what somebody else wrote. None may panic or hang.
 
+use crate::request::parse_json;
 use crate::types;
+use crate::version::ApiVersion;
 
 /// The `filters` parameter.
 pub fn filters(data: &[u8]) {
@@ -14,20 +16,38 @@ pub fn registry_auth(data: &[u8]) {
     let _ = crate::registry_auth::decode(data);
 }
 
-/// The body of a create. What was read must be readable again after it was written.
+/// The body of a create, as clients of all ages send it. What was read must be readable again after it was written.
 pub fn create_body(data: &[u8]) {
-    if let Ok(request) = serde_json::from_slice::<types::ContainerCreateRequest>(data) {
-        if let Ok(text) = serde_json::to_vec(&request) {
-            let again = serde_json::from_slice::<types::ContainerCreateRequest>(&text);
-            assert!(again.is_ok_and(|again| again == request), "a create body does not survive writing and reading");
-        }
+    let Ok(request) = parse_json::<types::ContainerCreateRequest>(data) else { return };
+    for minor in [24, 39, 41, 43, 51] {
+        let _ = crate::routes::create::adapt(request.clone(), ApiVersion::v1(minor));
     }
+    if let Ok(text) = serde_json::to_vec(&request) {
+        let again = parse_json::<types::ContainerCreateRequest>(&text);
+        assert!(again.is_ok_and(|again| again == request), "a create body does not survive writing and reading");
+    }
+}
+
+/// All other bodies.
+pub fn bodies(data: &[u8]) {
+    let _ = parse_json::<types::CheckpointCreateRequest>(data);
+    let _ = parse_json::<types::ContainerConfig>(data);
+    let _ = parse_json::<types::ContainerUpdateRequest>(data);
+    let _ = parse_json::<types::ExecCreateRequest>(data);
+    let _ = parse_json::<types::ExecStartRequest>(data);
+    let _ = parse_json::<types::NetworkConnectRequest>(data);
+    let _ = parse_json::<types::NetworkCreateRequest>(data);
+    let _ = parse_json::<types::NetworkDisconnectRequest>(data);
+    let _ = parse_json::<types::VolumeCreateRequest>(data);
+    let _ = crate::registry_auth::from_json(data);
 }
 
 /// A path with its query.
 pub fn target(data: &[u8]) {
     if let Ok(uri) = http::Uri::try_from(data) {
-        let _ = crate::request::split_path(uri.path());
+        for segment in crate::request::split_path(uri.path()).unwrap_or_default() {
+            let _ = ApiVersion::parse(&segment);
+        }
         let query = crate::query::Query::parse(uri.query());
         let _ = query.bool("all");
         let _ = query.time("since");

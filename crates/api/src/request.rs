@@ -132,7 +132,7 @@ impl Request {
     }
 }
 
-fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+pub(crate) fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     let mut values = serde_json::Deserializer::from_slice(body);
     let value = T::deserialize(&mut values).map_err(|error| {
         Error::invalid(match error.classify() {

@@ -16,6 +16,8 @@
 
 mod directory;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod host;
 mod manifest;
 

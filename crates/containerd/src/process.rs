@@ -83,6 +83,11 @@ fn stat(pid: i32) -> io::Result<Stat> {
 }
 
 /// The second field is the program's name in parentheses and may itself hold blanks and parentheses.
+/// Whether this is a `/proc/<pid>/stat`, for fuzzing.
+pub(crate) fn is_stat(text: &[u8]) -> bool {
+    parse_stat(text).is_some()
+}
+
 fn parse_stat(text: &[u8]) -> Option<Stat> {
     let after_name = text.iter().rposition(|b| *b == b')')? + 1;
     let rest = std::str::from_utf8(text.get(after_name..)?).ok()?;

@@ -128,7 +128,7 @@ async fn finish(output: impl Future<Output = std::io::Result<Output>>) -> Result
     }
 }
 
-fn says_auto(features: &[u8]) -> bool {
+pub(crate) fn says_auto(features: &[u8]) -> bool {
     let features: serde_json::Value = serde_json::from_slice(features).unwrap_or_default();
     match &features["annotations"][AUTO_ANNOTATION] {
         serde_json::Value::String(value) => value == "true",

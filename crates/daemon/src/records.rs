@@ -96,8 +96,13 @@ impl Records {
     }
 }
 
-fn parse(id: &str, text: &str) -> Option<Record> {
-    match serde_json::from_str(text) {
+pub(crate) fn parse(id: &str, text: &str) -> Option<Record> {
+    match serde_json::from_str::<Record>(text) {
+        // Directories are found by it, and shown by its beginning.
+        Ok(record) if record.id != id || id.len() != 64 || !id.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            tracing::error!("container {id} has another id in its record and is left out");
+            None
+        }
         Ok(record) => Some(record),
         Err(e) => {
             tracing::error!("container {id} cannot be read from the database and is left out: {e}");

@@ -36,6 +36,8 @@ mod content;
 mod digest;
 mod error;
 mod extract;
+#[doc(hidden)]
+pub mod fuzz;
 mod instructions;
 mod load;
 mod make;

@@ -4,6 +4,7 @@
 //! is recorded only when all images of the archive are complete: a bad archive leaves nothing behind.
 
 use std::io::Read;
+use std::path::Path;
 
 use archive::{Limits, Root, UnpackOptions, Whiteouts, unpack};
 use rustix::fs::OFlags;
@@ -44,16 +45,8 @@ impl Images {
     /// the docker CLI prints.
     pub fn load(&self, tar: impl Read + Send, progress: ProgressSink<'_>) -> Result<Vec<Loaded>> {
         let staging = self.shared.staging()?;
-        let options = UnpackOptions {
-            whiteouts: Whiteouts::None,
-            limits: Limits { max_entries: 1_000_000, ..Limits::default() },
-            devices: false,
-            contained_links: true,
-            archive_owners: false,
-            ..UnpackOptions::default()
-        };
-        unpack(archive::compression::decompress(tar)?, staging.path(), &options)?;
-        let archive = Archive { root: Root::open(staging.path())? };
+        let limits = Limits { max_entries: 1_000_000, ..Limits::default() };
+        let archive = Archive::unpack(tar, staging.path(), limits)?;
         let found = archive.images()?;
 
         let mut lease = self.shared.lease();
@@ -135,6 +128,19 @@ struct Archive {
 }
 
 impl Archive {
+    fn unpack(tar: impl Read + Send, dir: &Path, limits: Limits) -> Result<Self> {
+        let options = UnpackOptions {
+            whiteouts: Whiteouts::None,
+            limits,
+            devices: false,
+            contained_links: true,
+            archive_owners: false,
+            ..UnpackOptions::default()
+        };
+        unpack(archive::compression::decompress(tar)?, dir, &options)?;
+        Ok(Self { root: Root::open(dir)? })
+    }
+
     fn images(&self) -> Result<Vec<Found>> {
         if let Some(list) = self.read_optional("manifest.json", MAX_LIST_BYTES)? {
             return self.docker_images(&list);
@@ -278,6 +284,13 @@ impl Archive {
         }
         Ok(Some(file))
     }
+}
+
+/// The configurations of the images of a small archive, for fuzzing.
+pub(crate) fn configurations(tar: impl Read + Send, dir: &Path) -> Result<Vec<Vec<u8>>> {
+    let limits = Limits { max_entries: 1_000, max_bytes: 1 << 20 };
+    let found = Archive::unpack(tar, dir, limits)?.images()?;
+    Ok(found.into_iter().map(|image| image.config).collect())
 }
 
 fn blob_path(digest: &Digest) -> String {

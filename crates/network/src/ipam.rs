@@ -91,9 +91,11 @@ pub(crate) fn plan(
     let gateway = match given(&request.gateway) {
         Some(text) => inside("gateway", &text)?,
         None => {
+            // A request may name very many of them.
+            let kept: HashSet<Ipv4Addr> = aux_addresses.values().copied().collect();
             let mut hosts = ip_range.unwrap_or(subnet).hosts();
             hosts
-                .find(|ip| *ip != subnet.network() && !aux_addresses.values().any(|aux| aux == ip))
+                .find(|ip| *ip != subnet.network() && !kept.contains(ip))
                 .ok_or_else(|| Error::NoAddress(subnet.to_string()))?
         }
     };
@@ -214,6 +216,13 @@ mod tests {
         assert_eq!(ipam.gateway.to_string(), "172.21.0.1");
         assert!(!ipam.user_subnet);
         assert!(matches!(plan(&[], &default_pools()[..1], &taken, &[]), Err(Error::PoolsExhausted)));
+    }
+
+    #[test]
+    fn very_many_kept_addresses_do_not_hold_anybody_up() {
+        let kept = (1..60_000_u32).map(|n| (n.to_string(), Ipv4Addr::from(0x0a00_0000 + n).to_string()));
+        let request = IpamRequest { aux_addresses: kept.collect(), ..request("10.0.0.0/16") };
+        assert_eq!(plan(&[request], &[], &[], &[]).unwrap().gateway, Ipv4Addr::from(0x0a00_0000 + 60_000));
     }
 
     #[test]

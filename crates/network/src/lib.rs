@@ -10,6 +10,8 @@ mod endpoints;
 mod error;
 mod files;
 mod firewall;
+#[doc(hidden)]
+pub mod fuzz;
 mod ipam;
 mod model;
 mod netlink;

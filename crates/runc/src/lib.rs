@@ -8,6 +8,8 @@ pub mod checkpoint;
 pub mod cli;
 pub mod commands;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod hooks;
 pub mod launch;
 pub mod logging;

@@ -279,7 +279,7 @@ pub fn process_stat(pid: i32) -> io::Result<ProcessStat> {
     parse_stat(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-fn parse_stat(text: &str) -> Option<ProcessStat> {
+pub(crate) fn parse_stat(text: &str) -> Option<ProcessStat> {
     // The name is in parentheses and may hold anything, parentheses included.
     let rest = text.get(text.rfind(')')? + 1..)?;
     let mut fields = rest.split_ascii_whitespace();

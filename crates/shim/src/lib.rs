@@ -9,6 +9,8 @@
 
 mod clients;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod log;
 mod process;
 pub mod protocol;

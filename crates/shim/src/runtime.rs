@@ -181,7 +181,7 @@ pub(crate) fn logged_error(dir: &Path) -> Option<String> {
     first_error(&text)
 }
 
-fn first_error(log: &[u8]) -> Option<String> {
+pub(crate) fn first_error(log: &[u8]) -> Option<String> {
     serde_json::Deserializer::from_slice(log)
         .into_iter::<LogEntry>()
         .map_while(Result::ok)

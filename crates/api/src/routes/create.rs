@@ -24,7 +24,10 @@ pub(super) async fn create(backends: &Backends, mut request: Request) -> Result<
 }
 
 /// Brings a request of some version to the newest one; also gives the warnings for the client.
-fn adapt(mut body: ContainerCreateRequest, version: ApiVersion) -> Result<(ContainerCreateRequest, Vec<String>)> {
+pub(crate) fn adapt(
+    mut body: ContainerCreateRequest,
+    version: ApiVersion,
+) -> Result<(ContainerCreateRequest, Vec<String>)> {
     let older_than = |minor| version < ApiVersion::v1(minor);
     let config = &mut body.config;
     if *config == ContainerConfig::default() {

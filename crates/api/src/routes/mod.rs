@@ -14,7 +14,7 @@ mod archive;
 mod build;
 mod checkpoints;
 mod containers;
-mod create;
+pub(crate) mod create;
 mod debug;
 mod exec;
 mod images;

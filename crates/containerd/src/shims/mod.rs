@@ -4,4 +4,4 @@ mod client;
 mod launch;
 
 pub use client::{Key, Notice, NoticeQueue, ShimClient};
-pub use launch::{Launch, reconnect};
+pub use launch::{Launch, first_error_in, reconnect};

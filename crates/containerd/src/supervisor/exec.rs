@@ -80,7 +80,7 @@ fn record(
 }
 
 /// The OCI process. What the request leaves out is left out, so that the runtime takes the container's own.
-fn oci_process(request: AddProcessRequest) -> Map<String, Value> {
+pub(super) fn oci_process(request: AddProcessRequest) -> Map<String, Value> {
     let User { uid, gid, additional_gids } = request.user.unwrap_or_default();
     let mut user = json!({ "uid": uid, "gid": gid });
     if !additional_gids.is_empty() {

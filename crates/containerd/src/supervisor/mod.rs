@@ -9,6 +9,7 @@ mod checkpoint;
 mod container;
 mod exec;
 mod exits;
+pub(crate) mod fuzz;
 mod owner;
 mod restore;
 mod start;

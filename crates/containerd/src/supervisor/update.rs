@@ -25,7 +25,7 @@ pub async fn resources(shared: &Arc<Shared>, container: &Arc<Container>, resourc
 }
 
 /// The OCI object. Zero and empty mean "leave it", and are left out: not every runtime reads a zero that way.
-fn oci_resources(r: &UpdateResource) -> Value {
+pub(super) fn oci_resources(r: &UpdateResource) -> Value {
     // Minus one travels as 2⁶⁴ − 1.
     let signed = |n: u64| (n != 0).then(|| Value::from(n as i64));
     let unsigned = |n: u64| (n != 0).then(|| Value::from(n));

@@ -7,6 +7,8 @@ mod backend;
 pub mod container;
 mod create;
 mod exit;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod health;
 mod index;
 mod inspect;

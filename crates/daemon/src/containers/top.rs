@@ -39,7 +39,7 @@ impl Daemon {
     }
 }
 
-fn parse(output: &str, pids: &[u32]) -> Result<ContainerTop> {
+pub(super) fn parse(output: &str, pids: &[u32]) -> Result<ContainerTop> {
     let mut lines = output.lines();
     let titles: Vec<String> = lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
     let column = titles

@@ -1,6 +1,6 @@
 //! What a container may ask for: checked at create, in Docker's words, before anything is made.
 
-use api::types::{ContainerConfig, HealthConfig, HostConfig, RestartPolicy};
+use api::types::{ContainerConfig, HealthConfig, HostConfig, RestartPolicy, Ulimit};
 
 use super::spec;
 use crate::config::Config;
@@ -11,6 +11,18 @@ const MIN_MEMORY_BYTES: i64 = 6 << 20;
 
 /// Checks everything that does not depend on other containers. Returns warnings.
 pub fn check(config: &ContainerConfig, host: &HostConfig, daemon: &Config) -> Result<Vec<String>> {
+    if !host.runtime.is_empty() && !daemon.runtimes.contains_key(&host.runtime) {
+        return Err(invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
+    }
+    check_by_itself(config, host, &daemon.default_ulimits)
+}
+
+/// Checks everything that does not depend on the daemon's runtimes either.
+pub(super) fn check_by_itself(
+    config: &ContainerConfig,
+    host: &HostConfig,
+    default_ulimits: &[Ulimit],
+) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
         return Err(invalid(format!(
@@ -46,9 +58,6 @@ pub fn check(config: &ContainerConfig, host: &HostConfig, daemon: &Config) -> Re
             return Err(invalid(format!("bad format for add-host: \"{extra}\"")));
         }
     }
-    if !host.runtime.is_empty() && !daemon.runtimes.contains_key(&host.runtime) {
-        return Err(invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
-    }
     if !host.storage_opt.is_empty() {
         return Err(invalid("--storage-opt is not supported: overlay2 over this file system has no quotas".into()));
     }
@@ -60,7 +69,7 @@ pub fn check(config: &ContainerConfig, host: &HostConfig, daemon: &Config) -> Re
     }
     spec::security::Security::parse(host)?;
     spec::tweak_capabilities(host.privileged, &host.cap_add, &host.cap_drop)?;
-    spec::rlimits(&host.resources.ulimits, &daemon.default_ulimits)?;
+    spec::rlimits(&host.resources.ulimits, default_ulimits)?;
     logs::validate(&host.log_config.r#type, &*host.log_config.config)?;
     Ok(warnings)
 }

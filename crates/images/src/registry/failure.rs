@@ -41,10 +41,10 @@ impl Failure {
         if item.is_none() && status == 401 {
             item = Some(Item { code: "UNAUTHORIZED".into(), message: details.unwrap_or_default() });
         }
-        let (code, mut message) = item.map(|item| (item.code, item.message)).unwrap_or_default();
         // What comes from outside ends up in logs and terminals.
-        message.retain(|c| !c.is_control());
-        message.truncate(message.char_indices().nth(2000).map_or(message.len(), |(at, _)| at));
+        let plain = |text: String, most: usize| text.chars().filter(|c| !c.is_control()).take(most).collect::<String>();
+        let (code, message) = item.map(|item| (item.code, item.message)).unwrap_or_default();
+        let (code, mut message) = (plain(code, 100), plain(message, 2000));
         if message.is_empty() {
             message = default_message(&code).into();
         }
@@ -101,5 +101,16 @@ fn default_message(code: &str) -> &'static str {
         "TOOMANYREQUESTS" => "too many requests",
         "UNSUPPORTED" => "The operation is unsupported.",
         _ => "unknown error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_does_not_write_to_the_terminal() {
+        let body = r#"{"errors":[{"code":"A\u001b[31mB","message":"x\u001b[2Jy\n"}]}"#;
+        assert_eq!(Failure::parse(404, body.as_bytes()).words(), "a[31mb: x[2Jy");
     }
 }

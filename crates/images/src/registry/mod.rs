@@ -11,6 +11,8 @@
 mod auth;
 mod download;
 mod failure;
+#[doc(hidden)]
+pub mod fuzz;
 mod inspect;
 mod pull;
 mod push;

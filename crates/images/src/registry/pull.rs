@@ -356,7 +356,7 @@ impl Session {
 }
 
 /// The target of `<…>; rel="next"`.
-fn next_page(link: &str) -> Option<String> {
+pub(super) fn next_page(link: &str) -> Option<String> {
     let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
     rest.contains("next").then(|| target.to_owned())
 }

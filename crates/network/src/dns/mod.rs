@@ -31,7 +31,7 @@ const TCP_IDLE: Duration = Duration::from_secs(10);
 /// The table in the container's namespace.
 const RULES_TABLE: &str = "dormouse_dns";
 /// Queries larger than this are not looked at.
-const QUERY_MAX_BYTES: usize = 4096;
+pub(crate) const QUERY_MAX_BYTES: usize = 4096;
 
 /// What the server of one container knows; asked anew for every query.
 pub(crate) trait Zone: Send + Sync + 'static {
@@ -41,6 +41,15 @@ pub(crate) trait Zone: Send + Sync + 'static {
     fn name_of(&self, address: Ipv4Addr) -> Option<String>;
     /// Servers to ask about anything else; empty if this container may not.
     fn forwarders(&self) -> Vec<IpAddr>;
+}
+
+/// What is answered here to a query, for fuzzing.
+pub(crate) fn answered(query: &[u8], zone: &dyn Zone) -> Option<Vec<u8>> {
+    match answer::answer(query, zone) {
+        answer::Answer::Here(reply) => Some(reply),
+        answer::Answer::Forward(_) => answer::failure(query),
+        answer::Answer::Drop => None,
+    }
 }
 
 /// A container's running server; ends when dropped.

@@ -38,7 +38,7 @@ const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// The file with the stdio of the first process.
 const DESCRIPTORS: &str = "descriptors.json";
 /// What the options file is called.
-const OPTIONS: &str = "dormouse-options.json";
+pub const OPTIONS: &str = "dormouse-options.json";
 /// What the statistics are called.
 const STATS: &str = "dormouse-stats.json";
 /// No file of ours in an image directory is larger.

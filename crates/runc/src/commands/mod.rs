@@ -7,7 +7,7 @@ mod features;
 mod lifecycle;
 mod list;
 mod spec;
-mod update;
+pub(crate) mod update;
 
 use std::process::ExitCode;
 

@@ -32,11 +32,13 @@ pub fn update(root: &Path, arguments: &cli::Update) -> Result<i32> {
         }
         None => from_flags(arguments)?,
     };
-    let resources = without_zeros(value);
-    let resources: LinuxResources =
-        serde_json::from_value(resources).map_err(|err| Error::Invalid(format!("invalid resources: {err}")))?;
-    container.cgroups()?.apply(&resources)?;
+    container.cgroups()?.apply(&resources(value)?)?;
     Ok(0)
+}
+
+/// The new limits that a document asks for.
+pub(crate) fn resources(value: Value) -> Result<LinuxResources> {
+    serde_json::from_value(without_zeros(value)).map_err(|err| Error::Invalid(format!("invalid resources: {err}")))
 }
 
 fn from_flags(arguments: &cli::Update) -> Result<Value> {
@@ -82,7 +84,7 @@ fn without_zeros(value: Value) -> Value {
 }
 
 /// `-1`, `4096`, `64m`, `1g`.
-fn parse_bytes(text: &str) -> Result<i64> {
+pub(crate) fn parse_bytes(text: &str) -> Result<i64> {
     let bad = || Error::Invalid(format!("invalid value for memory: {text:?}"));
     if text == "-1" {
         return Ok(-1);

@@ -1,4 +1,0 @@
-//! The registry login header of the API.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| api::fuzz::registry_auth(data));

@@ -1,8 +1,0 @@
-//! Log options, a line each.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    if let Ok(text) = std::str::from_utf8(data) {
-        logs::fuzz::options(text);
-    }
-});
