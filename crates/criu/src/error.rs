@@ -50,6 +50,14 @@ pub enum Error {
     /// It sent something that cannot be understood.
     #[error("criu: {0}")]
     Protocol(String),
+    /// An image file holds something else than it should.
+    #[error("{name}: {reason}")]
+    Image {
+        /// The file.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The kernel said no.
     #[error("{what}: {source}")]
     Io {
@@ -64,7 +72,7 @@ impl Kinded for Error {
     fn kind(&self) -> Kind {
         match self {
             Error::Missing { .. } | Error::TooOld { .. } => Kind::Unavailable,
-            Error::Failed { .. } => Kind::Conflict,
+            Error::Failed { .. } | Error::Image { .. } => Kind::Conflict,
             Error::Deadline(_) => Kind::DeadlineExceeded,
             Error::Died { .. } | Error::Protocol(_) | Error::Io { .. } => Kind::System,
         }

@@ -73,6 +73,9 @@ pub enum Command {
     Checkpoint(Box<Checkpoint>),
     /// Wake a container.
     Restore(Box<Restore>),
+    /// Give a woken container the memory that it was woken without (started by `restore`).
+    #[command(hide = true)]
+    FeedPages(FeedPages),
 }
 
 /// A container's id.
@@ -339,7 +342,7 @@ pub struct CriuFlags {
     /// Drop pages that are in a parent image.
     #[arg(long)]
     pub auto_dedup: bool,
-    /// Migrate pages on demand.
+    /// Restore: let it run before its memory is there, and let that follow.
     #[arg(long)]
     pub lazy_pages: bool,
 }
@@ -405,6 +408,16 @@ pub struct Restore {
     /// Close established TCP connections instead of keeping them.
     #[arg(long)]
     pub tcp_close: bool,
+    /// The container.
+    pub id: String,
+}
+
+/// `feed-pages`
+#[derive(Debug, Args)]
+pub struct FeedPages {
+    /// Directory of the images.
+    #[arg(long)]
+    pub image_path: PathBuf,
     /// The container.
     pub id: String,
 }

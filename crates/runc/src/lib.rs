@@ -12,6 +12,7 @@ pub mod error;
 pub mod fuzz;
 pub mod hooks;
 pub mod launch;
+pub mod lazy;
 pub mod logging;
 pub mod seal;
 pub mod spec;

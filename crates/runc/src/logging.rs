@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use serde::Serialize;
@@ -23,6 +23,25 @@ pub enum Format {
     Text,
     /// `{"level":"error","msg":"…","time":"…"}`
     Json,
+}
+
+impl Format {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Text => "text",
+            Format::Json => "json",
+        }
+    }
+}
+
+/// Where a call's log goes, for those that go on after it.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// The file.
+    pub path: PathBuf,
+    /// How it is written.
+    pub format: Format,
 }
 
 #[derive(Serialize)]

@@ -178,6 +178,15 @@ impl Cgroups {
         self.freezer().ok_or_else(|| Error::Cgroup("no freezer is mounted".into()))?.freeze()
     }
 
+    /// Tells its processes to stop and does not wait for it. This one, which is in it, is taken out first.
+    pub fn begin_freeze_without(&self, pid: i32) -> Result<()> {
+        let freezer = self.freezer().ok_or_else(|| Error::Cgroup("no freezer is mounted".into()))?;
+        let hierarchy = self.hierarchies.iter().find(|hierarchy| self.dir(hierarchy) == freezer.dir());
+        let root = hierarchy.map(|hierarchy| hierarchy.mount.join(PROCS)).unwrap_or_default();
+        write(&root, pid.to_string().as_bytes()).doing(|| format!("write {pid} to {}", root.display()))?;
+        freezer.begin_freeze()
+    }
+
     /// Lets its processes go on.
     pub fn thaw(&self) -> Result<()> {
         self.freezer().ok_or_else(|| Error::Cgroup("no freezer is mounted".into()))?.thaw()
@@ -262,6 +271,14 @@ impl Freezer {
             Err(err) if gone(&err) => Ok(false),
             Err(source) => Err(Error::Io { what: format!("read {}", path.display()), source }),
         }
+    }
+
+    fn begin_freeze(&self) -> Result<()> {
+        let (path, text): (PathBuf, &[u8]) = match self {
+            Freezer::V1(dir) => (dir.join("freezer.state"), b"FROZEN"),
+            Freezer::V2(dir) => (dir.join("cgroup.freeze"), b"1"),
+        };
+        write(&path, text).doing(|| format!("freeze {}", self.dir().display()))
     }
 
     fn freeze(&self) -> Result<()> {

@@ -84,6 +84,7 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
         }
         Status::Stopped => return Err(Error::Conflict("cannot checkpoint a container that is not running".into())),
     }
+    crate::lazy::wait_until_loaded(container)?;
     let program = Program::find(request.criu)?;
     let findings = inspect::inspect(container)?;
     let spec = container.spec()?;

@@ -14,6 +14,9 @@ const PREFIX: &str = "dormouse.checkpoint.";
 /// Deleted files that are still open are kept up to this size.
 const GHOST_LIMIT_BYTES: u32 = 1 << 30;
 
+/// Less memory than this is read before the container runs.
+const LAZY_ABOVE_BYTES: u64 = 64 << 20;
+
 /// What happens to established TCP connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -25,6 +28,30 @@ pub enum Tcp {
     Established,
     /// They are kept in the checkpoint and closed when it is restored.
     Close,
+}
+
+/// Whether a container runs before its memory is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lazy {
+    /// It waits for all of it.
+    Never,
+    /// It does, whatever there is.
+    Always,
+    /// It does when so many bytes or more could follow, and nothing is lost by it.
+    Above(u64),
+}
+
+impl Default for Lazy {
+    fn default() -> Self {
+        Lazy::Above(LAZY_ABOVE_BYTES)
+    }
+}
+
+impl Lazy {
+    fn is_default(&self) -> bool {
+        *self == Lazy::default()
+    }
 }
 
 /// `dormouse-options.json`
@@ -55,8 +82,14 @@ pub struct Options {
     pub external_pidns: bool,
     /// Mounts that are outside the images: where they lie in the container.
     pub external_mounts: Vec<String>,
+    /// Temporary file systems that we pack and fill ourselves: where they lie in the container.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub own_tmpfs: Vec<String>,
     /// Descriptors 0 to 2 that are files outside: number and CRIU's name.
     pub external_files: Vec<(u32, String)>,
+    /// Whether it is to run before its memory is there.
+    #[serde(skip_serializing_if = "Lazy::is_default")]
+    pub lazy: Lazy,
 }
 
 impl Default for Options {
@@ -74,7 +107,9 @@ impl Default for Options {
             external_netns: false,
             external_pidns: false,
             external_mounts: Vec::new(),
+            own_tmpfs: Vec::new(),
             external_files: Vec::new(),
+            lazy: Lazy::default(),
         }
     }
 }
@@ -82,9 +117,6 @@ impl Default for Options {
 impl Options {
     /// Those of a command line.
     pub fn from_flags(flags: &CriuFlags) -> Result<Self> {
-    /// Temporary file systems that we pack and fill ourselves: where they lie in the container.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub own_tmpfs: Vec<String>,
         let nested_cgroups = match flags.manage_cgroups_mode.as_deref() {
             None | Some("ignore") => false,
             Some("soft" | "full" | "strict") => true,
@@ -107,7 +139,6 @@ impl Options {
     }
 
     /// Lets annotations have the last word.
-            own_tmpfs: Vec::new(),
     pub fn apply_annotations(&mut self, annotations: &HashMap<String, String>) -> Result<()> {
         for (name, value) in annotations {
             let Some(name) = name.strip_prefix(PREFIX) else { continue };
@@ -131,6 +162,14 @@ impl Options {
                 "file-locks" => self.file_locks = yes()?,
                 "link-remap" => self.link_remap = yes()?,
                 "ghost-limit" => self.ghost_limit_bytes = value.parse().map_err(|_| bad())?,
+                "lazy" => {
+                    self.lazy = match value.parse() {
+                        // `1` and `0` are yes and no here as elsewhere.
+                        Ok(bytes) if bytes > 1 => Lazy::Above(bytes),
+                        _ if yes()? => Lazy::Always,
+                        _ => Lazy::Never,
+                    }
+                }
                 // Others are for the engine above.
                 _ => (),
             }
@@ -166,6 +205,11 @@ mod tests {
         assert_eq!(options.tcp, Tcp::Close);
         assert!(options.apply_annotations(&one("dormouse.checkpoint.tcp", "maybe")).is_err());
         options.apply_annotations(&one("some.other", "maybe")).unwrap();
+        for (value, lazy) in [("true", Lazy::Always), ("false", Lazy::Never), ("4096", Lazy::Above(4096))] {
+            options.apply_annotations(&one("dormouse.checkpoint.lazy", value)).unwrap();
+            assert_eq!(options.lazy, lazy);
+        }
+        assert!(options.apply_annotations(&one("dormouse.checkpoint.lazy", "-1")).is_err());
         options.apply_annotations(&one("dormouse.checkpoint.file-locks", "false")).unwrap();
         assert!(!options.file_locks);
     }
@@ -174,7 +218,7 @@ mod tests {
     fn stored_options_come_back() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Options::load(dir.path()).unwrap(), None);
-        let options = Options { paused: true, ..Options::automatic() };
+        let options = Options { paused: true, lazy: Lazy::Above(7), ..Options::automatic() };
         std::fs::write(dir.path().join(OPTIONS), options.encode().unwrap()).unwrap();
         assert_eq!(Options::load(dir.path()).unwrap(), Some(options));
         std::fs::remove_file(dir.path().join(OPTIONS)).unwrap();

@@ -17,13 +17,16 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 
 use super::dump::cgroup_options;
-use super::options::{Options, Tcp};
+use super::options::{Lazy, Options, Tcp};
 use super::{DESCRIPTORS, LIMIT, STATS, mounts, network, open_dir, read_small, tmpfs};
+use crate::cgroup::Cgroups;
 use crate::error::{Doing, Error, Result};
 use crate::hooks;
 use crate::launch::console;
 use crate::launch::create::{ConsoleSocket, discard, make_mask_directory, record, write_pid_file};
 use crate::launch::namespaces::Namespaces;
+use crate::lazy::{self, Choice};
+use crate::logging::Log;
 use crate::state::{Container, Status, check_id};
 use crate::sys;
 
@@ -56,8 +59,10 @@ pub struct Request<'a> {
     pub empty_namespaces: u32,
     /// Close connections instead of keeping them.
     pub tcp_close: bool,
-    /// Let pages come later.
+    /// Let memory come later, whatever the stored options say.
     pub lazy_pages: bool,
+    /// Where the log goes.
+    pub log: Option<Log>,
     /// Profile of the security module.
     pub lsm_profile: Option<String>,
     /// Mount context of the security module.
@@ -82,22 +87,35 @@ pub fn restore(root: &Path, id: &str, spec: &Spec, request: Request<'_>) -> Resu
     if request.tcp_close {
         options.tcp = Tcp::Close;
     }
+    if request.lazy_pages {
+        options.lazy = Lazy::Always;
+    }
+    let later_bytes = match lazy::choose(request.image, options.lazy)? {
+        Choice::Lazy(bytes) => bytes,
+        Choice::Eager => 0,
+        Choice::Impossible(why) => {
+            tracing::info!("all memory is read before the container runs: {why}");
+            0
+        }
+    };
     fs::create_dir_all(request.work).doing(|| format!("create {}", request.work.display()))?;
     let mut container = Container::make(root, record(id, request.bundle, spec)?, spec)?;
     let image = request.image.to_owned();
     let work = request.work.to_owned();
-    let result =
-        make_mask_directory(&mut container).and_then(|()| wake(&mut container, spec, &program, &options, request));
+    let result = make_mask_directory(&mut container)
+        .and_then(|()| wake(&mut container, spec, &program, &options, later_bytes, request));
     // It lies in our own mount namespace; gone it must be before the directory is touched.
     let _ = umount2(&container.dir.join(CRIU_ROOT), MntFlags::MNT_DETACH);
     let _ = fs::remove_dir(container.dir.join(CRIU_ROOT));
     tmpfs::clean_up(&container);
     mounts::release_masks(&container.record);
     if let Err(err) = result {
+        // Whatever CRIU says then, this is where it comes from.
+        let reason = lazy::failure(&container);
         discard(&container);
-        return Err(err);
+        return Err(reason.map_or(err, Error::CannotRestore));
     }
-    write_stats(&image, &work, started);
+    write_stats(&image, &work, started, later_bytes);
     Ok(container)
 }
 
@@ -106,8 +124,14 @@ fn wake(
     spec: &Spec,
     program: &Program,
     chosen: &Options,
+    later_bytes: u64,
     mut request: Request<'_>,
 ) -> Result<()> {
+    // First, because it takes its time to come up; and before this process has a mount namespace of its own.
+    let page_daemon = match later_bytes {
+        0 => None,
+        bytes => Some(lazy::start(container, request.image, request.work, request.log.as_ref(), bytes)?),
+    };
     let cgroups = container.cgroups()?;
     cgroups.create()?;
     let external = mounts::sources(spec, &container.record, &chosen.external_mounts)?;
@@ -118,7 +142,7 @@ fn wake(
     early.set_pids(None);
     cgroups.apply(&early)?;
 
-    let mut options = base_options(chosen, &request);
+    let mut options = base_options(chosen, &request, page_daemon.is_some());
     let image = open_dir(request.image)?;
     let work = open_dir(request.work)?;
     options.images_dir_fd = image.as_raw_fd();
@@ -172,10 +196,12 @@ fn wake(
     let mut session = Session::start(launch)?;
     cgroups.join(session.pid())?;
     let console_socket = request.console_socket.take().map(ConsoleSocket::open).transpose()?;
-    let mut listener = Listener { container, spec, network, console_socket, failure: None };
+    let frozen = chosen.paused.then(|| (&cgroups, session.pid()));
+    let mut listener = Listener { container, spec, network, console_socket, frozen, failure: None };
     let call = rpc::Request { kind: rpc::RequestType::Restore as i32, opts: Some(options), ..Default::default() };
     let response = session.call(&call, &mut listener, LIMIT);
     session.end();
+    drop(page_daemon);
     let log = request.work.join(LOG);
     if let Some(err) = listener.failure.take() {
         return Err(err);
@@ -189,7 +215,7 @@ fn wake(
         Err(criu::Error::Died { .. }) => return Err(criu::explain::death(&log).into()),
         Err(err) => return Err(err.into()),
     };
-    // Not before CRIU has ended: it is in the container's groups itself and would freeze with it.
+    // What CRIU has let go stands still by now, or is about to.
     if chosen.paused {
         cgroups.freeze()?;
     }
@@ -206,7 +232,7 @@ fn wake(
     hooks::run("poststart", list, &container.record, Status::Running, None)
 }
 
-fn base_options(chosen: &Options, request: &Request<'_>) -> rpc::Options {
+fn base_options(chosen: &Options, request: &Request<'_>, is_lazy: bool) -> rpc::Options {
     rpc::Options {
         log_level: Some(4),
         log_file: Some(LOG.into()),
@@ -221,7 +247,7 @@ fn base_options(chosen: &Options, request: &Request<'_>) -> rpc::Options {
         file_locks: Some(chosen.file_locks),
         link_remap: Some(chosen.link_remap),
         ghost_limit: Some(chosen.ghost_limit_bytes),
-        lazy_pages: request.lazy_pages.then_some(true),
+        lazy_pages: is_lazy.then_some(true),
         lsm_profile: request.lsm_profile.clone(),
         lsm_mount_context: request.lsm_mount_context.clone(),
         empty_ns: (request.empty_namespaces != 0).then_some(request.empty_namespaces),
@@ -282,6 +308,8 @@ struct Listener<'a> {
     spec: &'a Spec,
     network: Option<network::Network>,
     console_socket: Option<OwnedFd>,
+    /// The groups of a container that was paused, and CRIU's pid.
+    frozen: Option<(&'a Cgroups, i32)>,
     failure: Option<Error>,
 }
 
@@ -320,6 +348,12 @@ impl Listener<'_> {
                 )),
                 (None, _) => Err(Error::CannotRestore("criu sent no terminal".into())),
             },
+            Event::PreResume => match self.frozen {
+                // Every task still stands still; nothing of a paused container may run when CRIU lets go of it. CRIU
+                // is in the group itself and must not freeze with it.
+                Some((cgroups, criu)) => cgroups.begin_freeze_without(criu),
+                None => Ok(()),
+            },
             Event::NetworkUnlock => match &mut self.network {
                 Some(network) => network.unlock(),
                 None => Ok(()),
@@ -329,14 +363,15 @@ impl Listener<'_> {
     }
 }
 
-fn write_stats(image: &Path, work: &Path, started: Instant) {
+fn write_stats(image: &Path, work: &Path, started: Instant, later_bytes: u64) {
     let measured = criu::stats::restore(work).or_else(|| criu::stats::restore(image)).unwrap_or_default();
     let stats = json!({
         "operation": "restore",
         "forking_us": measured.forking_time,
         "restore_us": measured.restore_time,
         "total_us": u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
-        "pages": measured.pages_restored
+        "pages": measured.pages_restored,
+        "later_bytes": later_bytes
     });
     // The images are not ours to write to; the work directory is.
     if let Err(err) = fs::write(work.join(STATS), stats.to_string()) {

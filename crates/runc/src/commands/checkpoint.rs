@@ -13,8 +13,10 @@ use crate::error::{Doing, Error, Result};
 use crate::launch::create::{self, ConsoleSocket};
 use crate::launch::relay::{self, Terminal};
 use crate::launch::wait;
+use crate::lazy;
+use crate::logging::Log;
 use crate::spec;
-use crate::state::Container;
+use crate::state::{Container, check_id};
 
 fn absolute(path: Option<&PathBuf>, default: &Path) -> Result<PathBuf> {
     std::path::absolute(path.map_or(default, PathBuf::as_path)).map_err(|err| Error::Invalid(err.to_string()))
@@ -74,7 +76,7 @@ pub fn checkpoint(root: &Path, criu: Option<&Path>, arguments: &cli::Checkpoint)
 }
 
 /// `restore`
-pub fn restore(root: &Path, criu: Option<&Path>, arguments: &cli::Restore) -> Result<i32> {
+pub fn restore(root: &Path, criu: Option<&Path>, log: Option<Log>, arguments: &cli::Restore) -> Result<i32> {
     crate::cgroup::warm_up();
     let bundle = bundle_directory(&arguments.bundle)?;
     let spec = spec::load(&bundle)?;
@@ -91,6 +93,7 @@ pub fn restore(root: &Path, criu: Option<&Path>, arguments: &cli::Restore) -> Re
         empty_namespaces: empty_namespaces(&arguments.criu.empty_ns)?,
         tcp_close: arguments.tcp_close,
         lazy_pages: arguments.criu.lazy_pages,
+        log,
         lsm_profile: arguments.lsm_profile.clone(),
         lsm_mount_context: arguments.lsm_mount_context.clone(),
         options: Options::from_flags(&arguments.criu)?,
@@ -115,4 +118,10 @@ pub fn restore(root: &Path, criu: Option<&Path>, arguments: &cli::Restore) -> Re
     lifecycle::kill_rest(&container)?;
     create::remove(&container)?;
     Ok(code)
+}
+
+/// `feed-pages`
+pub fn feed_pages(root: &Path, arguments: &cli::FeedPages) -> Result<i32> {
+    check_id(&arguments.id)?;
+    lazy::keeper::main(root, &lazy::Request { id: arguments.id.clone(), images: arguments.image_path.clone() })
 }

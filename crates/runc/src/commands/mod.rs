@@ -15,7 +15,7 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command};
 use crate::error::{Error, Result};
-use crate::logging;
+use crate::logging::{self, Log};
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -76,6 +76,12 @@ fn run(cli: &Cli) -> Result<i32> {
         Command::Spec(arguments) => spec::spec(arguments),
         Command::Features => features::features(),
         Command::Checkpoint(arguments) => checkpoint::checkpoint(&root, cli.criu.as_deref(), arguments),
-        Command::Restore(arguments) => checkpoint::restore(&root, cli.criu.as_deref(), arguments),
+        Command::Restore(arguments) => {
+            let log = cli.log.as_deref().map(std::path::absolute).transpose();
+            let log = log.map_err(|err| Error::Invalid(err.to_string()))?;
+            let log = log.map(|path| Log { path, format: cli.log_format });
+            checkpoint::restore(&root, cli.criu.as_deref(), log, arguments)
+        }
+        Command::FeedPages(arguments) => checkpoint::feed_pages(&root, arguments),
     }
 }

@@ -302,6 +302,7 @@ pub fn start(container: &Container) -> Result<()> {
 
 /// Runs `poststop` hooks and removes cgroups and directory of a container that has stopped.
 pub fn remove(container: &Container) -> Result<()> {
+    crate::lazy::stop(container);
     container.cgroups()?.remove()?;
     let hooks = container.spec().ok().and_then(|spec| spec.hooks().clone());
     if let Some(hooks) = hooks
