@@ -13,6 +13,8 @@ use common::{Client, Daemon, Oci, connect, entries, mkfifo, shims_of, short, sig
 use containerd_api::types;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 
 const WORKERS: u64 = 3;
 const LAST_WORDS: &str = "last words";
@@ -25,6 +27,8 @@ struct Told {
     processes: Vec<(String, u32)>,
     /// A checkpoint that was answered for.
     checkpoint: bool,
+    /// Its last words did not arrive.
+    silent: bool,
 }
 
 type Book = Arc<Mutex<HashMap<String, Told>>>;
@@ -51,7 +55,7 @@ impl Worker {
         let group = self.dir.file_name().unwrap().to_string_lossy();
         config["linux"]["cgroupsPath"] = format!("/{group}/{id}").into();
         fs::write(bundle.join("config.json"), config.to_string()).unwrap();
-        // Through a FIFO that is read to its end by somebody else, and by nobody at all in the other half.
+        // A FIFO; half of them are never read.
         let stdout = if brief { mkfifo(&bundle.join("stdout")) } else { String::new() };
         types::CreateContainerRequest {
             id: id.to_owned(),
@@ -85,16 +89,15 @@ impl Worker {
     async fn one(&self, c: &mut Client, id: &str, random: &mut StdRng) {
         let brief = random.random_bool(0.5);
         let request = self.request(id, brief);
-        let stdout = request.stdout.clone();
+        let open = |path: &str| pipe::OpenOptions::new().open_receiver(path).unwrap();
+        let output = (brief && random.random_bool(0.5)).then(|| open(&request.stdout));
         if c.create_container(request).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
             return;
         }
         let mut told = Told { status: if brief { 7 } else { 137 }, ..Told::default() };
-        if brief && random.random_bool(0.5) {
-            let reading = tokio::time::timeout(Duration::from_secs(30), tokio::fs::read_to_string(stdout));
-            let output = reading.await.map(|text| text.unwrap_or_default());
-            assert!(output.is_ok(), "nobody ends the output of {id}");
+        if let Some(output) = output {
+            told.silent = !says(output).await;
         }
         if !brief {
             for exec in 0..random.random_range(0..3) {
@@ -131,6 +134,22 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether the last words of a container arrive.
+async fn says(mut output: pipe::Receiver) -> bool {
+    let end = Instant::now() + Duration::from_secs(30);
+    let mut text = Vec::new();
+    while !String::from_utf8_lossy(&text).contains(LAST_WORDS) {
+        if Instant::now() > end {
+            return false;
+        }
+        // An end: there is no writer yet, or none any more.
+        if !matches!(output.read_buf(&mut text).await, Ok(count) if count > 0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    true
 }
 
 /// Listens across restarts, each time from the last event heard.
@@ -308,6 +327,7 @@ fn check(stored: &[String], book: &HashMap<String, Told>, orphaned: &HashSet<Str
         let orphan = orphaned.contains(id);
         let actual = status_of(events.last().unwrap());
         assert!(actual == told.status || (orphan && matches!(actual, 137 | 255)), "{events:?}");
+        assert!(orphan || !told.silent, "the output of {id} was lost: {events:?}");
         for (pid, status) in &told.processes {
             let exit = events.iter().find(|e| e.starts_with(&format!("exit {id} {pid} "))).unwrap();
             // An exec may have been killed with its container.

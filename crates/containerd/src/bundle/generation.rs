@@ -69,11 +69,15 @@ pub fn translate(mut config: Value) -> Value {
 }
 
 /// A flat list meant all sets. The inheritable one stays empty, as in Docker since 20.10.14: filled, it gives programs
-/// with inheritable file capabilities more than a user without them has.
+/// with inheritable file capabilities more than a user without them has. An empty list was not written at all and meant
+/// none, while a runtime of today leaves all to a process without any sets.
 fn capabilities(process: &mut Map<String, Value>) {
-    if let Some(list @ Value::Array(_)) = process.get("capabilities").cloned() {
-        process.insert("capabilities".into(), capability_sets(list));
-    }
+    let list = match process.get("capabilities") {
+        None | Some(Value::Null) => json!([]),
+        Some(list @ Value::Array(_)) => list.clone(),
+        Some(_) => return,
+    };
+    process.insert("capabilities".into(), capability_sets(list));
 }
 
 /// The sets of a process that is given this list.
@@ -218,6 +222,19 @@ mod tests {
             }
         });
         assert_eq!(new, expected);
+    }
+
+    /// What `docker run --cap-drop ALL` writes.
+    #[test]
+    fn no_capabilities_stay_none() {
+        let none = json!({"bounding": [], "effective": [], "permitted": []});
+        for process in [json!({}), json!({"capabilities": null}), json!({"capabilities": []})] {
+            let new = translate(json!({"platform": {}, "process": process}));
+            assert_eq!(new["process"]["capabilities"], none);
+        }
+        let sets = json!({"bounding": ["CAP_KILL"]});
+        let new = translate(json!({"platform": {}, "process": {"capabilities": sets}}));
+        assert_eq!(new["process"]["capabilities"], sets);
     }
 
     #[test]
