@@ -11,6 +11,7 @@ mod lifecycle;
 mod listeners;
 mod looking;
 mod networks;
+mod parity;
 mod programs;
 mod registry;
 mod run_flags;

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use crate::backend::{Attached, Writer};
 use crate::mux::Frames;
 use crate::request::Request;
+use crate::websocket::Upgrade;
 
 /// Bytes read from a client at once.
 const INPUT_BYTES: usize = 32 * 1024;
@@ -24,6 +25,7 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(crate) struct Hijack {
     head: String,
     attached: Attached,
+    websocket: Option<Upgrade>,
 }
 
 impl Hijack {
@@ -36,24 +38,32 @@ impl Hijack {
         } else {
             format!("HTTP/1.1 200 OK\r\nContent-Type: {}\r\n", content_type(false))
         };
-        Self { head, attached }
+        Self { head, attached, websocket: None }
+    }
+
+    /// The same, for a client that speaks websocket.
+    pub fn websocket(upgrade: Upgrade, attached: Attached) -> Self {
+        Self { head: upgrade.head(), attached, websocket: Some(upgrade) }
     }
 
     /// Runs until the output ends or the client is gone. `early` is what the client has sent after its request.
-    pub async fn run<S>(self, stream: S, early: Bytes, headers: &HeaderMap) -> std::io::Result<()>
+    pub async fn run<S>(self, mut stream: S, early: Bytes, headers: &HeaderMap) -> std::io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let Self { mut head, attached } = self;
+        let Self { mut head, attached, websocket } = self;
         for (name, value) in headers {
             if let Ok(value) = value.to_str() {
                 head.push_str(&format!("{name}: {value}\r\n"));
             }
         }
         head.push_str("\r\n");
+        stream.write_all(head.as_bytes()).await?;
+        stream.flush().await?;
+        if let Some(websocket) = websocket {
+            return websocket.run(stream, early, attached).await;
+        }
         let (mut from_client, mut to_client) = tokio::io::split(stream);
-        to_client.write_all(head.as_bytes()).await?;
-        to_client.flush().await?;
         let mut frames = Frames::new(attached.tty, attached.output);
         let output = async {
             while let Some(block) = frames.next().await {

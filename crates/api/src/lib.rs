@@ -19,6 +19,7 @@ mod routes;
 pub mod server;
 pub mod types;
 mod version;
+mod websocket;
 
 pub use error::{Error, Result};
 pub use filters::Filters;

@@ -44,6 +44,9 @@ pub enum Error {
     /// A checkpoint on disk.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
+    /// A job that failed, was told to stop, or came too late.
+    #[error(transparent)]
+    Job(#[from] engine::Error),
     /// The database file.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -81,6 +84,7 @@ impl Kinded for Error {
             Self::Logs(e) => e.kind(),
             Self::Archive(e) => e.kind(),
             Self::Checkpoint(e) => e.kind(),
+            Self::Job(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::System(_) | Self::Database(_) | Self::Containerd(_) | Self::Io { .. } => Kind::System,
         }

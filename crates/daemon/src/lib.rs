@@ -49,6 +49,8 @@ pub struct Daemon {
     pub(crate) volumes: Volumes,
     pub(crate) events: Events,
     pub(crate) records: Records,
+    /// Runs what takes long.
+    engine: engine::Engine,
     /// Cancelled when the daemon begins to end.
     pub(crate) stopping: CancellationToken,
     /// Itself, for work that outlives a call.
@@ -58,7 +60,7 @@ pub struct Daemon {
 impl Daemon {
     /// Opens the stores, finds the containers that run on, and follows docker-containerd's events. Nothing half-made
     /// from before is left when it returns.
-    pub async fn open(config: Config, channel: tonic::transport::Channel) -> Result<Arc<Self>> {
+    pub async fn open(config: Config, channel: tonic::transport::Channel, engine: engine::Engine) -> Result<Arc<Self>> {
         use error::Context;
         for dir in [&config.data_root, &config.exec_root] {
             std::fs::create_dir_all(dir).context(|| format!("mkdir {}", dir.display()))?;
@@ -83,6 +85,7 @@ impl Daemon {
             volumes,
             events: Events::default(),
             records,
+            engine,
             stopping: CancellationToken::new(),
             this: this.clone(),
             config,
@@ -98,6 +101,11 @@ impl Daemon {
     #[expect(clippy::expect_used, reason = "`&self` came out of the only Arc, which therefore lives")]
     pub(crate) fn arc(&self) -> Arc<Self> {
         self.this.upgrade().expect("a daemon lives in an Arc")
+    }
+
+    /// Runs what somebody may wait for as a job: it is logged, listed while it runs, and told to stop at shutdown.
+    pub(crate) async fn job<T>(&self, name: &str, on: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        Ok(self.engine.job(name).arg(on).run_with(|_| async { Ok(work.await?) }).await?)
     }
 
     /// The daemon as the API sees it.

@@ -203,7 +203,7 @@ impl Boot {
         // From here on whoever ends us ends it too.
         let _ = sender.send(containerd);
         job.progress("daemon");
-        let daemon = Daemon::open(daemon_config::of(settings)?, channel?).await?;
+        let daemon = Daemon::open(daemon_config::of(settings)?, channel?, self.engine.clone()).await?;
         let options = api::Options { debug: settings.debug, ..api::Options::default() };
         self.server.set(api::Server::new(daemon.backends(), options));
         self.daemon.set(daemon);

@@ -30,7 +30,12 @@ impl Inner {
         state.reserved =
             loaded.reserved.into_iter().map(|(network, ip, container)| ((network, ip), container)).collect();
         let host = Rtnl::open().map_err(Error::io("netlink socket"))?;
-        let firewall = Firewall::new(&config.bridge, config.iptables);
+        let table = match config.bridge.as_str() {
+            // Several engines may do without a default bridge: their data roots tell them apart.
+            "none" => format!("none_{:016x}", crate::sys::fnv1a(config.data_root.as_os_str().as_encoded_bytes())),
+            bridge => bridge.to_owned(),
+        };
+        let firewall = Firewall::new(&table, config.iptables);
         let inner = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             runtime,

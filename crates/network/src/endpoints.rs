@@ -363,26 +363,6 @@ impl Inner {
         renamed.iter().try_for_each(|endpoint| self.records.put_endpoint(endpoint))
     }
 
-    /// `--link` on the default bridge has no name service: the linked containers' addresses and names for `hosts`.
-    pub(crate) fn default_bridge_links(&self, endpoints: &[Endpoint]) -> Vec<(Ipv4Addr, Vec<String>)> {
-        let state = lock(&self.state);
-        let mut links = Vec::new();
-        for own in endpoints {
-            if !state.networks.get(&own.network_id).is_some_and(|network| network.record.is_default_bridge()) {
-                continue;
-            }
-            for (alias, target) in &own.links {
-                let mut others = state.on_network(&own.network_id).map(|other| &other.endpoint);
-                let found = others.find(|other| other.container_name == *target || other.container_id == *target);
-                if let Some(ip) = found.and_then(|found| found.ipv4) {
-                    let names = found.map(Endpoint::dns_names).unwrap_or_default();
-                    links.push((ip, std::iter::once(alias.clone()).chain(names).collect()));
-                }
-            }
-        }
-        links
-    }
-
     /// Takes up again what a running container had before this process was restarted.
     pub(crate) fn resume(&self, endpoint: &Endpoint) {
         let Some(ip) = endpoint.ipv4 else { return };
@@ -484,15 +464,15 @@ fn check_request(network: &Network, request: &EndpointRequest) -> Result<()> {
         if !request.restoring && !network.has_name_service() {
             return invalid("user-specified IP address is supported on user-defined networks only");
         }
-        if let Some(ipam) = &network.ipam
-            && !ipam.subnet.contains(&ip)
-        {
-            return invalid(&format!("no configured subnet contains IP address {ip}"));
-        }
         if !request.restoring && network.ipam.as_ref().is_some_and(|ipam| !ipam.user_subnet) {
             return invalid(
                 "user specified IP address is supported only when connecting to networks with user configured subnets",
             );
+        }
+        if let Some(ipam) = &network.ipam
+            && !ipam.subnet.contains(&ip)
+        {
+            return invalid(&format!("no configured subnet contains IP address {ip}"));
         }
     }
     if let Some(mac) = request.mac

@@ -123,7 +123,11 @@ impl Firewall {
             }
         }
         *applied = None;
-        nft(&whole_table(&self.table, &wanted))?;
+        // An engine without bridges leaves nothing behind.
+        match wanted == Rules::default() {
+            true => nft(&no_table(&self.table))?,
+            false => nft(&whole_table(&self.table, &wanted))?,
+        }
         *applied = Some(wanted);
         Ok(())
     }
@@ -135,8 +139,13 @@ impl Firewall {
         }
         let mut applied = lock(&self.applied);
         *applied = None;
-        nft(&format!("add table ip {0}\ndelete table ip {0}\n", self.table))
+        nft(&no_table(&self.table))
     }
+}
+
+/// Takes a table away whether it is there or not.
+fn no_table(table: &str) -> String {
+    format!("add table ip {table}\ndelete table ip {table}\n")
 }
 
 /// The batch from one port list to the next; `None` if more than ports has changed.

@@ -113,8 +113,9 @@ fn parse_subnet(text: &str) -> Result<Ipv4Net> {
     if text.parse::<ipnet::Ipv6Net>().is_ok() {
         return Err(Error::NotImplemented("IPv6 in networks".to_owned()));
     }
-    let net: Ipv4Net =
-        text.parse().map_err(|_| Error::Invalid(format!("invalid subnet {text}: invalid CIDR address")))?;
+    let net: Ipv4Net = text.parse().map_err(|_| {
+        Error::Invalid(format!("invalid network config:\ninvalid subnet {text}: invalid CIDR block notation"))
+    })?;
     if net.addr() != net.network() {
         return Err(Error::Invalid(format!("invalid subnet {text}: it should be {}", net.trunc())));
     }

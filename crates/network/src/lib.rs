@@ -240,9 +240,15 @@ impl Networks {
 
     /// Content of the container's `/etc/hosts`: localhost lines, `extra` (`--add-host`, `name:ip` or `name:host-gateway`),
     /// links, and one line `address hostname short-name` per endpoint address.
-    pub fn hosts(&self, hostname: &str, domainname: &str, endpoints: &[Endpoint], extra: &[String]) -> Result<String> {
-        let links = self.inner.default_bridge_links(endpoints);
-        files::hosts(hostname, domainname, endpoints, extra, &links, self.host_gateway())
+    pub fn hosts(
+        &self,
+        hostname: &str,
+        domainname: &str,
+        endpoints: &[Endpoint],
+        extra: &[String],
+        links: &[(Ipv4Addr, Vec<String>)],
+    ) -> Result<String> {
+        files::hosts(hostname, domainname, endpoints, extra, links, self.host_gateway())
     }
 
     /// What `host-gateway` stands for.

@@ -9,8 +9,18 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen,
 use crate::firewall::HostPort;
 use crate::{Error, PortBinding, PortPublish, Protocol, Result};
 
-/// Where Docker's free ports begin and end, unless the kernel says otherwise.
+/// Where free ports begin and end, unless the kernel says otherwise.
 const EPHEMERAL: RangeInclusive<u16> = 49153..=65535;
+
+/// The kernel's range of ports for those who do not care: Docker publishes on these, too.
+fn ephemeral() -> RangeInclusive<u16> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ends = text.split_whitespace().map(str::parse);
+    match (ends.next(), ends.next()) {
+        (Some(Ok(first)), Some(Ok(last))) if 0 < first && first < last => first..=last,
+        _ => EPHEMERAL,
+    }
+}
 
 /// A bound host port.
 pub(crate) struct Bound {
@@ -64,8 +74,9 @@ fn publish_one(
     let candidates: Vec<u16> = match range {
         Some(range) => range.filter(|port| *port != 0).collect(),
         None => {
-            let from = (*start_at).max(*EPHEMERAL.start());
-            (from..=*EPHEMERAL.end()).chain(*EPHEMERAL.start()..from).collect()
+            let all = ephemeral();
+            let from = if all.contains(start_at) { *start_at } else { *all.start() };
+            (from..=*all.end()).chain(*all.start()..from).collect()
         }
     };
     let ephemeral = wanted.host_port.as_ref().is_none_or(|range| *range == (0..=0));
@@ -73,7 +84,8 @@ fn publish_one(
         match bind_all(&addresses, port, wanted) {
             Ok(bound) => {
                 if ephemeral {
-                    *start_at = port.checked_add(1).unwrap_or(*EPHEMERAL.start());
+                    // Past the end is no place to start at: the next one begins anew.
+                    *start_at = port.wrapping_add(1);
                 }
                 return Ok(bound);
             }

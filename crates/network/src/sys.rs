@@ -32,6 +32,11 @@ pub(crate) fn random_veth_name() -> String {
     format!("veth{:07x}", rand::rng().random::<u32>() & 0x0fff_ffff)
 }
 
+/// FNV-1a, 64 bits: tells names apart where nobody tries to make two of them collide.
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// A random, locally administered hardware address.
 pub(crate) fn random_mac() -> [u8; 6] {
     let mut mac = [0u8; 6];

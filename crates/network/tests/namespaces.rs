@@ -397,10 +397,10 @@ async fn files_follow_the_network() {
     assert!(host.networks.resolv_conf("bridge", &none).unwrap().contains("nameserver 8.8.8.8\n"));
     assert!(host.networks.resolv_conf("host", &none).unwrap().starts_with("nameserver 127.0.0.1\n"));
     let db = host.joined("db", "bridge", named("db")).await;
-    let mut request = named("web");
-    request.links.insert("store".to_owned(), "db".to_owned());
-    let web = host.joined("web", "bridge", request).await;
-    let hosts = host.networks.hosts("web", "", std::slice::from_ref(&web), &["gw:host-gateway".to_owned()]).unwrap();
+    let web = host.joined("web", "bridge", named("web")).await;
+    let links = [(db.ipv4.unwrap(), vec!["store".to_owned(), "db".to_owned()])];
+    let hosts =
+        host.networks.hosts("web", "", std::slice::from_ref(&web), &["gw:host-gateway".to_owned()], &links).unwrap();
     assert!(hosts.contains(&format!("{}\tstore db", db.ipv4.unwrap())), "{hosts}");
     assert!(hosts.contains(&format!("{}\tweb\n", web.ipv4.unwrap())), "{hosts}");
     assert!(hosts.contains("10.214.90.1\tgw\n"), "{hosts}");

@@ -3,13 +3,16 @@
 use http::StatusCode;
 
 use super::{Route, archive, checkpoints, create, exec, name, page_not_found};
-use crate::backend::{AttachOptions, Backends, ListOptions, LogOptions, RemoveOptions, StartOptions, WaitCondition};
+use crate::backend::{
+    AttachOptions, Attached, Backends, ListOptions, LogOptions, RemoveOptions, StartOptions, WaitCondition,
+};
 use crate::error::{Error, Result};
 use crate::hijack::{Hijack, content_type};
 use crate::mux::Frames;
 use crate::request::Request;
 use crate::response::{Reply, bytes_stream, changed, empty, json_lines, ok, to_json};
 use crate::types;
+use crate::websocket::Upgrade;
 
 pub(super) async fn dispatch(backends: &Backends, route: Route<'_>, request: Request) -> Result<Reply> {
     let containers = &backends.containers;
@@ -34,10 +37,14 @@ pub(super) async fn dispatch(backends: &Backends, route: Route<'_>, request: Req
         ("GET", ["containers", id @ .., "top"]) => ok(&containers.top(&name(id)?, query.text("ps_args")).await?),
         ("GET", ["containers", id @ .., "logs"]) => logs(backends, &name(id)?, request).await,
         ("GET", ["containers", id @ .., "stats"]) => stats(backends, &name(id)?, request).await,
-        ("GET", ["containers", _, .., "attach", "ws"]) => {
-            crate::backend::not_implemented("attaching through a websocket")
+        ("GET", ["containers", id @ .., "attach", "ws"]) => {
+            let attached = attach(backends, &name(id)?, &request).await?;
+            Ok(Reply::Hijack(Hijack::websocket(Upgrade::of(&request)?, attached)))
         }
-        ("POST", ["containers", id @ .., "attach"]) => attach(backends, &name(id)?, request).await,
+        ("POST", ["containers", id @ .., "attach"]) => {
+            let attached = attach(backends, &name(id)?, &request).await?;
+            Ok(Reply::Hijack(Hijack::new(&request, attached)))
+        }
         ("POST", ["containers", id @ .., "exec"]) => exec::create(backends, &name(id)?, request).await,
         ("POST", ["containers", id @ .., "kill"]) => kill(backends, &name(id)?, request).await,
         ("POST", ["containers", id @ .., "pause"]) => {
@@ -195,7 +202,7 @@ async fn logs(backends: &Backends, name: &str, request: Request) -> Result<Reply
     Ok(Reply::Http(bytes_stream(content_type, Box::pin(Frames::new(tty, output)))))
 }
 
-async fn attach(backends: &Backends, name: &str, request: Request) -> Result<Reply> {
+async fn attach(backends: &Backends, name: &str, request: &Request) -> Result<Attached> {
     let query = &request.query;
     let options = AttachOptions {
         logs: query.bool("logs"),
@@ -205,6 +212,5 @@ async fn attach(backends: &Backends, name: &str, request: Request) -> Result<Rep
         stderr: query.bool("stderr"),
         detach_keys: query.non_empty("detachKeys"),
     };
-    let attached = backends.containers.attach(name, options).await?;
-    Ok(Reply::Hijack(Hijack::new(&request, attached)))
+    backends.containers.attach(name, options).await
 }

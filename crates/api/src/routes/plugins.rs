@@ -1,14 +1,17 @@
 //! `/plugins`: there are none, and none can be installed.
 
+use errors::Kind;
+
 use super::{Route, name, page_not_found};
-use crate::backend::not_implemented;
 use crate::error::{Error, Result};
 use crate::response::{Reply, ok};
 
 pub(super) fn dispatch(route: Route<'_>) -> Result<Reply> {
     match (route.method, route.path) {
         ("GET", ["plugins"]) => ok::<[(); 0]>(&[]),
-        ("GET", ["plugins", "privileges"]) | ("POST", ["plugins", "pull" | "create"]) => not_implemented("plugins"),
+        ("GET", ["plugins", "privileges"]) | ("POST", ["plugins", "pull" | "create"]) => {
+            Err(Error::new(Kind::NotImplemented, "plugins are not implemented"))
+        }
         ("GET", ["plugins", plugin @ .., "json"])
         | ("POST", ["plugins", plugin @ .., "enable" | "disable" | "push" | "upgrade" | "set"])
         | ("DELETE", ["plugins", plugin @ ..]) => {

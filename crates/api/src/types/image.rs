@@ -59,21 +59,14 @@ wire! {
 
     /// The part of an image's configuration that containers inherit (OCI, with Docker's additions).
     pub struct ImageConfig {
-        #[serde(skip_serializing_if = "omit")]
         user: String,
         #[serde(skip_serializing_if = "omit")]
         exposed_ports: Map<Empty>,
-        #[serde(skip_serializing_if = "omit")]
         env: List<String>,
-        #[serde(skip_serializing_if = "omit")]
         entrypoint: List<String>,
-        #[serde(skip_serializing_if = "omit")]
         cmd: List<String>,
-        #[serde(skip_serializing_if = "omit")]
         volumes: Map<Empty>,
-        #[serde(skip_serializing_if = "omit")]
         working_dir: String,
-        #[serde(skip_serializing_if = "omit")]
         labels: Map<String>,
         #[serde(skip_serializing_if = "omit")]
         stop_signal: String,
@@ -81,7 +74,6 @@ wire! {
         args_escaped: bool,
         #[serde(skip_serializing_if = "omit")]
         healthcheck: Option<HealthConfig>,
-        #[serde(skip_serializing_if = "omit")]
         on_build: List<String>,
         #[serde(skip_serializing_if = "omit")]
         shell: List<String>,

@@ -3,6 +3,7 @@
 //! Every path is resolved by the kernel inside the container's root. A root that is not mounted is mounted for the time of
 //! the call.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +20,9 @@ use crate::error::{Error, Result, blocking};
 
 /// What is on its way to a client.
 const PIPE_BYTES: usize = 256 * 1024;
+
+/// How much of a refused archive is read, so that a client that sends it hears why.
+const DRAIN_BYTES: u64 = 1 << 20;
 
 /// A container's root, mounted as long as this lives.
 struct MountedRoot {
@@ -89,32 +93,50 @@ impl Daemon {
     ) -> Result<()> {
         let container = self.container(name)?;
         let (daemon, held, path) = (self.clone(), container.clone(), path.to_owned());
-        let tar = SyncIoBridge::new(tar);
+        let mut tar = SyncIoBridge::new(tar);
         blocking(move || {
-            let mounted = MountedRoot::of(&daemon, &held)?;
-            let record = held.record();
-            let (root, below) = daemon.locate(&record, &mounted.path, &path)?;
-            let found = stat(&root, &below, &record.name, &path)?;
-            if found.mode & GO_MODE_DIR == 0 && found.link_target.is_empty() {
-                return Err(Error::InvalidParameter("extraction point is not a directory".into()));
+            let unpacked = daemon.unpack_into(&held, &path, &options, &mut tar);
+            if unpacked.is_err() {
+                // A client that still sends would miss the answer if the connection were closed on it.
+                let _ = std::io::copy(&mut tar.take(DRAIN_BYTES), &mut std::io::sink());
             }
-            if record.host_config.readonly_rootfs && root_is_rootfs(&record, &path) {
-                return Err(Error::Forbidden("container rootfs is marked read-only".into()));
-            }
-            let options = UnpackOptions {
-                whiteouts: Whiteouts::None,
-                limits: Limits { max_entries: u64::MAX, max_bytes: u64::MAX },
-                devices: true,
-                archive_owners: options.copy_uid_gid,
-                keep_types: options.no_overwrite_dir_non_dir,
-                subdirectory: below.into_bytes(),
-                ..UnpackOptions::default()
-            };
-            ::archive::unpack_in(::archive::compression::decompress(tar)?, &root, &options)?;
-            Ok(())
+            unpacked
         })
         .await?;
         self.container_event(&container.record(), "extract-to-dir", &[]);
+        Ok(())
+    }
+
+    fn unpack_into(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        path: &str,
+        options: &ArchivePutOptions,
+        tar: impl std::io::Read + Send,
+    ) -> Result<()> {
+        let mounted = MountedRoot::of(self, container)?;
+        let record = container.record();
+        let (root, below) = self.locate(&record, &mounted.path, path)?;
+        let found = stat(&root, &below, &record.name, path)?;
+        if found.mode & GO_MODE_DIR == 0 && found.link_target.is_empty() {
+            return Err(Error::InvalidParameter("extraction point is not a directory".into()));
+        }
+        if read_only_mount(&record, path) {
+            return Err(Error::Forbidden("mounted volume is marked read-only".into()));
+        }
+        if record.host_config.readonly_rootfs && root_is_rootfs(&record, path) {
+            return Err(Error::Forbidden("container rootfs is marked read-only".into()));
+        }
+        let options = UnpackOptions {
+            whiteouts: Whiteouts::None,
+            limits: Limits { max_entries: u64::MAX, max_bytes: u64::MAX },
+            devices: true,
+            archive_owners: options.copy_uid_gid,
+            keep_types: options.no_overwrite_dir_non_dir,
+            subdirectory: below.into_bytes(),
+            ..UnpackOptions::default()
+        };
+        ::archive::unpack_in(::archive::compression::decompress(tar)?, &root, &options)?;
         Ok(())
     }
 
@@ -167,6 +189,13 @@ impl Daemon {
 
 /// Go's `os.ModeDir`.
 const GO_MODE_DIR: u32 = 1 << 31;
+
+/// Is a path on a bind or volume that the container may not write?
+fn read_only_mount(record: &Record, path: &str) -> bool {
+    let below =
+        |m: &&super::mounts::MountPlan| path == m.destination || path.starts_with(&format!("{}/", m.destination));
+    record.mounts.iter().filter(below).max_by_key(|m| m.destination.len()).is_some_and(|m| m.read_only)
+}
 
 fn root_is_rootfs(record: &Record, path: &str) -> bool {
     !record.mounts.iter().any(|m| path == m.destination || path.starts_with(&format!("{}/", m.destination)))

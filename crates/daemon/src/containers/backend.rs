@@ -36,7 +36,14 @@ impl ContainerBackend for Daemon {
         Ok(self.arc().container_inspect(name, size).await?)
     }
     async fn start(&self, name: &str, options: StartOptions) -> Result<Changed> {
-        Ok(detached(self.arc(), name, |d, name| async move { d.container_start(&name, options).await }).await?)
+        let start = |daemon: Arc<Daemon>, name: String| async move {
+            let Some(checkpoint) = options.checkpoint.clone() else {
+                return daemon.container_start(&name, options).await;
+            };
+            let from = format!("{name} from {checkpoint}");
+            daemon.job("restore", &from, daemon.container_start(&name, options)).await
+        };
+        Ok(detached(self.arc(), name, start).await?)
     }
     async fn stop(&self, name: &str, signal: Option<String>, timeout_seconds: Option<i64>) -> Result<Changed> {
         Ok(self.arc().container_stop(name, signal, timeout_seconds).await?)
@@ -59,11 +66,14 @@ impl ContainerBackend for Daemon {
         Ok(detached(self.arc(), name, |d, name| async move { d.container_unpause(&name).await }).await?)
     }
     async fn rename(&self, name: &str, new_name: &str) -> Result<()> {
-        let container = self.container(name)?;
         if new_name.is_empty() {
             return Err(Error::InvalidParameter("Neither old nor new names may be empty".into()).into());
         }
-        let new_name = names::check(new_name)?;
+        let container = self.container(name)?;
+        let new_name = names::check(&format!("/{}", new_name.trim_start_matches('/')))
+            .map_err(|e| Error::InvalidParameter(format!("Error when allocating new name: {e}")))?
+            .to_owned();
+        let new_name = new_name.as_str();
         let _op = container.op.lock().await;
         let old = container.record().name.clone();
         if old == new_name {
@@ -141,7 +151,7 @@ impl ContainerBackend for Daemon {
         Ok(self.arc().archive_put(name, path, options, tar).await?)
     }
     async fn prune(&self, filters: Filters) -> Result<types::ContainersPruneResponse> {
-        Ok(self.arc().container_prune(filters).await?)
+        Ok(self.job("prune", "containers", self.arc().container_prune(filters)).await?)
     }
 }
 

@@ -51,6 +51,7 @@ impl Daemon {
             };
         }
         let networks = self.wanted_networks(&config, &host, endpoints)?;
+        self.resolve_links(&mut host)?;
         let mut inherited = Vec::new();
         for from in &host.volumes_from {
             let (other, mode) = from.split_once(':').unwrap_or((from, ""));
@@ -185,6 +186,11 @@ impl Daemon {
             host.log_config.config.extend(given);
         }
         host.log_config.config = std::mem::take(&mut host.log_config.config).or_empty();
+        if host.resources.memory > 0 && host.resources.memory_swap == 0 {
+            host.resources.memory_swap = host.resources.memory.saturating_mul(2);
+        }
+        // -1 is how clients say "nothing".
+        host.resources.memory_swappiness = host.resources.memory_swappiness.filter(|s| *s != -1);
         let masked = |list: &mut api::types::List<String>, default: &[&str], privileged: bool| {
             if list.is_null() && !privileged {
                 *list = default.iter().map(|&p| p.to_owned()).collect();
@@ -219,6 +225,10 @@ impl Daemon {
         }
         networks.entry(canonical(mode)).or_default();
         for (name, settings) in &networks {
+            if let Some(mac) = [&settings.mac_address, &config.mac_address].into_iter().find(|mac| !mac.is_empty()) {
+                super::network::parse_mac(mac)
+                    .map_err(|e| Error::InvalidParameter(format!("invalid config for network {name}: {e}")))?;
+            }
             let Ok(network) = self.networks.get(name) else { continue };
             let custom = settings.ipam_config.as_ref().is_some_and(|c| !c.ipv4_address.is_empty());
             if custom && !network.has_name_service() {
@@ -270,18 +280,18 @@ fn merge(config: &mut ContainerConfig, image: &ContainerConfig) -> Result<()> {
     for (volume, _) in &image.volumes {
         config.volumes.insert(volume.clone(), api::types::Empty {});
     }
+    if config.volumes.is_empty() {
+        config.volumes = Map::null();
+    }
     for (key, value) in &image.labels {
         config.labels.entry(key.clone()).or_insert_with(|| value.clone());
     }
     config.labels = std::mem::take(&mut config.labels).or_empty();
     let name = |e: &str| e.split('=').next().unwrap_or_default().to_owned();
     let given: Vec<String> = config.env.iter().map(|e| name(e)).collect();
-    let mut env = config.env.to_vec();
-    env.extend(image.env.iter().filter(|e| !given.contains(&name(e))).cloned());
-    if !env.iter().any(|e| e.starts_with("PATH=")) {
-        env.push(super::spec::DEFAULT_PATH.into());
+    for inherited in image.env.iter().filter(|e| !given.contains(&name(e))) {
+        config.env.push(inherited.clone());
     }
-    config.env = env.into();
     // An entrypoint of the request drops the image's command, because that was meant for the image's entrypoint.
     if config.entrypoint.is_empty() {
         if config.cmd.is_empty() {
@@ -353,7 +363,7 @@ mod tests {
         let mut config = ContainerConfig { env: vec!["A=9".to_owned()].into(), ..ContainerConfig::default() };
         merge(&mut config, &image).unwrap();
         assert_eq!(config.env[..2], ["A=9", "B=2"]);
-        assert!(config.env[2].starts_with("PATH=") && config.working_dir == "/srv");
+        assert!(config.env.len() == 2 && config.working_dir == "/srv");
     }
 
     #[test]

@@ -86,14 +86,14 @@ impl Daemon {
         container.hub.close_stdin();
         container.hub.end_output();
         container.hub.reset_stdin();
+        self.clean_up(&record).await;
+        self.attachment_events(&record, "disconnect", "unmount");
         let ran = before.state.started_at().map_or(Duration::ZERO, |s| (at - s).to_std().unwrap_or_default());
         self.container_event(
             &record,
             "die",
             &[("exitCode", exit_code.to_string()), ("execDuration", ran.as_secs().to_string())],
         );
-        self.clean_up(&record).await;
-        self.attachment_events(&record, "disconnect", "unmount");
 
         if again {
             self.restart_later(container, ran);

@@ -54,8 +54,11 @@ impl Containers {
         if let Some(found) = index.names.get(bare).and_then(|id| index.by_id.get(id)) {
             return Ok(found.clone());
         }
+        if bare.is_empty() {
+            return Err(Error::InvalidParameter(format!("invalid name or ID supplied: {name:?}")));
+        }
         let missing = || Error::NotFound(format!("No such container: {name}"));
-        if bare.is_empty() || !bare.bytes().all(|b| b.is_ascii_hexdigit()) {
+        if !bare.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(missing());
         }
         let from = (Bound::Included(bare.to_owned()), Bound::Unbounded);

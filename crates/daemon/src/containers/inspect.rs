@@ -23,6 +23,9 @@ impl Daemon {
         };
         let exec_ids = self.execs.ids_of(&record.id);
         let log_path = self.log(&container)?.path().map(|p| p.to_string_lossy().into_owned());
+        let log_path = log_path.filter(|_| record.state.started_at().is_some());
+        let mut host_config = record.host_config.clone();
+        host_config.links = self.shown_links(&record);
         Ok(ContainerInspect {
             id: record.id.clone(),
             created: record.created.into(),
@@ -39,7 +42,7 @@ impl Daemon {
             driver: "overlay2".into(),
             platform: "linux".into(),
             exec_ids: if exec_ids.is_empty() { api::types::List::null() } else { exec_ids.into() },
-            host_config: record.host_config.clone(),
+            host_config,
             graph_driver: self.graph_driver(&record),
             size_rw,
             size_root_fs,
@@ -79,6 +82,7 @@ impl Daemon {
     fn graph_driver(&self, record: &Record) -> DriverData {
         let data = self.images.graph_driver(&record.id).map(|paths| {
             [
+                ("ID", record.id.clone()),
                 ("LowerDir", paths.lower.iter().map(|p| p.to_string_lossy()).collect::<Vec<_>>().join(":")),
                 ("MergedDir", paths.merged.to_string_lossy().into_owned()),
                 ("UpperDir", paths.upper.to_string_lossy().into_owned()),
@@ -111,7 +115,9 @@ impl Daemon {
                 None => hide_endpoint(&mut settings, &asked.mac_address),
             }
             if let Ok(network) = self.networks.get(name) {
-                settings.network_id.clone_from(&network.id);
+                if record.state.started_at().is_some() {
+                    settings.network_id.clone_from(&network.id);
+                }
                 if network.has_name_service() {
                     let mut names = vec![record.name.clone()];
                     names.extend(asked.aliases.iter().cloned());

@@ -77,7 +77,9 @@ impl Daemon {
             Some(value) => {
                 let what = if name == "status" { "state" } else { name };
                 let known = known.join(", ");
-                Err(Error::InvalidParameter(format!("invalid value for {what} ({value}): must be one of {known}")))
+                Err(Error::InvalidParameter(format!(
+                    "invalid filter '{name}={value}': invalid value for {what} ({value}): must be one of {known}"
+                )))
             }
             None => Ok(()),
         };
@@ -130,7 +132,7 @@ impl Daemon {
         let command = std::iter::once(&record.path).chain(&record.args).map(|w| quote(w)).collect::<Vec<_>>().join(" ");
         ContainerSummary {
             id: record.id.clone(),
-            names: vec![format!("/{}", record.name)],
+            names: self.all_names(record),
             image: self.image_name(record),
             image_id: record.image_id.clone(),
             command,

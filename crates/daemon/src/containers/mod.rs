@@ -12,6 +12,7 @@ pub mod fuzz;
 pub mod health;
 mod index;
 mod inspect;
+mod links;
 mod list;
 mod logs;
 pub mod mounts;
@@ -45,12 +46,16 @@ use api::types::Map;
 
 use crate::Daemon;
 use crate::containers::record::Record;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 impl Daemon {
     /// A container by id, name or the start of an id.
     pub fn container(&self, name: &str) -> Result<Arc<Container>> {
-        self.containers.get(name)
+        let found = self.containers.get(name);
+        match &found {
+            Err(Error::NotFound(_)) if name.contains('/') => self.by_link_name(name).map_or(found, Ok),
+            _ => found,
+        }
     }
 
     /// The directory of a container's own files.
@@ -60,6 +65,17 @@ impl Daemon {
 
     /// Tells what a container's start or end means for its networks and volumes.
     pub fn attachment_events(&self, record: &Record, network: &str, volume: &str) {
+        // Docker's order: files before the network, and the other way round at the end.
+        if volume == "mount" {
+            self.volume_events(record, volume);
+            self.network_events(record, network);
+        } else {
+            self.network_events(record, network);
+            self.volume_events(record, volume);
+        }
+    }
+
+    fn network_events(&self, record: &Record, network: &str) {
         for name in record.networks.keys() {
             if let Ok(found) = self.networks.get(name) {
                 let attributes = [
@@ -70,6 +86,9 @@ impl Daemon {
                 self.events.emit("network", network, &found.id, Map::from_iter(attributes));
             }
         }
+    }
+
+    fn volume_events(&self, record: &Record, volume: &str) {
         for plan in &record.mounts {
             if let Some(name) = plan.volume() {
                 let mut attributes = Map::from_iter([("container", record.id.clone()), ("driver", "local".to_owned())]);

@@ -178,7 +178,9 @@ fn parse_bind(text: &str) -> Result<MountPlan> {
     if parts.len() > 1 && source.is_empty() {
         return Err(invalid(""));
     }
-    let destination = destination(target).map_err(|e| invalid(&format!(": {e}")))?;
+    let kind = if source.starts_with('/') { "bind" } else { "volume" };
+    let destination =
+        destination(target).map_err(|e| invalid(&format!(": invalid mount config for type \"{kind}\": {e}")))?;
     let (mut read_only, mut copy, mut propagation) = (false, true, "");
     for option in mode.split(',').filter(|o| !o.is_empty()) {
         match option {
@@ -197,6 +199,8 @@ fn parse_bind(text: &str) -> Result<MountPlan> {
         if !source.is_empty() {
             crate::volumes::check_name(source)?;
         }
+        // What Docker notes for a volume without options.
+        let mode = if mode.is_empty() && !source.is_empty() { "z" } else { mode };
         return Ok(MountPlan { read_only, mode: mode.into(), ..volume_plan(destination, source.into(), copy) });
     }
     Ok(MountPlan {
@@ -288,7 +292,7 @@ fn parse_mount(mount: &AskedMount) -> Result<MountPlan> {
         "image" | "cluster" | "npipe" => {
             Err(Error::NotImplemented(format!("mounts of type {kind} are not implemented")))
         }
-        _ => Err(Error::InvalidParameter(format!("mount type unknown: \"{kind}\""))),
+        _ => Err(invalid("mount type unknown".into())),
     }
 }
 

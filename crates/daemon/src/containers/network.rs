@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use ::network::{DnsOptions, Endpoint, EndpointRequest, PortPublish, Protocol};
@@ -22,8 +23,20 @@ pub struct Addresses {
 pub fn parse_port(text: &str) -> Result<(u16, Protocol)> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let port = number.parse::<u16>().ok().filter(|p| *p > 0);
-    let port = port.ok_or_else(|| Error::InvalidParameter(format!("invalid port specification: \"{text}\"")))?;
+    let port = port.ok_or_else(|| Error::InvalidParameter(format!("invalid port specification: \"{number}\"")))?;
     Ok((port, protocol.parse()?))
+}
+
+/// A host port as asked for: nothing is "any", else a number or a range.
+pub fn parse_host_port(text: &str) -> Result<Option<RangeInclusive<u16>>> {
+    if matches!(text, "" | "0") {
+        return Ok(None);
+    }
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    match (from.parse::<u16>(), to.parse::<u16>()) {
+        (Ok(from), Ok(to)) if from <= to => Ok(Some(from..=to)),
+        _ => Err(Error::InvalidParameter(format!("invalid port specification: \"{text}\""))),
+    }
 }
 
 /// The ports a container wants published, `-p` and `-P`.
@@ -35,19 +48,7 @@ fn publish(record: &Record) -> Result<Vec<PortPublish>> {
         let default = [PortBinding::default()];
         let bindings: &[PortBinding] = if bindings.is_empty() { &default } else { bindings };
         for binding in bindings {
-            let invalid = || Error::InvalidParameter(format!("invalid port specification: \"{}\"", binding.host_port));
-            let host_port = match binding.host_port.as_str() {
-                "" | "0" => None,
-                range => {
-                    let (from, to) = range.split_once('-').unwrap_or((range, range));
-                    let (from, to): (u16, u16) =
-                        (from.parse().map_err(|_| invalid())?, to.parse().map_err(|_| invalid())?);
-                    if from > to {
-                        return Err(invalid());
-                    }
-                    Some(from..=to)
-                }
-            };
+            let host_port = parse_host_port(&binding.host_port)?;
             let host_ip: Option<IpAddr> = match binding.host_ip.as_str() {
                 "" => None,
                 ip => Some(ip.parse().map_err(|_| Error::InvalidParameter(format!("invalid IP address: {ip}")))?),
@@ -84,7 +85,7 @@ pub fn endpoint_request(
     };
     let before = addresses.and_then(|a| a.by_network.get(network));
     let mut links = BTreeMap::new();
-    for link in settings.links.iter().chain(&record.host_config.links) {
+    for link in &settings.links {
         let (name, alias) = link.split_once(':').unwrap_or((link, link));
         let alias = alias.rsplit('/').next().unwrap_or(alias);
         links.insert(alias.to_owned(), name.trim_start_matches('/').to_owned());
@@ -112,8 +113,9 @@ pub fn endpoint_request(
     })
 }
 
-fn parse_mac(text: &str) -> Result<[u8; 6]> {
-    let invalid = || Error::InvalidParameter(format!("invalid MAC address: {text}"));
+/// `02:42:ac:11:00:02`.
+pub fn parse_mac(text: &str) -> Result<[u8; 6]> {
+    let invalid = || Error::InvalidParameter(format!("invalid MAC address {text}"));
     let bytes: Vec<u8> =
         text.split([':', '-']).map(|b| u8::from_str_radix(b, 16).map_err(|_| invalid())).collect::<Result<_>>()?;
     bytes.try_into().map_err(|_| invalid())
@@ -238,6 +240,10 @@ impl Daemon {
         };
         write("hostname", &format!("{}\n", config.hostname))?;
         write("resolv.conf", &self.networks.resolv_conf(self.naming_network(record), &dns)?)?;
-        write("hosts", &self.networks.hosts(&config.hostname, &config.domainname, endpoints, &host.extra_hosts)?)
+        let links = self.link_hosts(record);
+        write(
+            "hosts",
+            &self.networks.hosts(&config.hostname, &config.domainname, endpoints, &host.extra_hosts, &links)?,
+        )
     }
 }

@@ -17,10 +17,10 @@ use crate::error::{Context, Error, Result, blocking};
 impl Daemon {
     /// Removes a container.
     pub(crate) async fn container_remove(self: &Arc<Self>, name: &str, options: RemoveOptions) -> Result<()> {
-        let container = self.container(name)?;
         if options.link {
-            return Err(Error::NotImplemented("removing a link is not implemented".into()));
+            return self.remove_link(name).await;
         }
+        let container = self.container(name)?;
         let record = container.record();
         if record.state.is_active() {
             if !options.force {

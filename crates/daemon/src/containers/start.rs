@@ -69,7 +69,6 @@ impl Daemon {
         };
         match started {
             Ok(record) => {
-                self.attachment_events(&record, "connect", "mount");
                 self.container_event(&record, "start", &[]);
                 self.start_health_checks(container);
                 Ok(())
@@ -119,11 +118,13 @@ impl Daemon {
             runtime: &runtime,
             checkpoint: wake.as_ref().map(Wake::location),
         };
+        self.attachment_events(record, "connect", "mount");
         let created = self.containerd.create(create).await;
         let (pid, measured) = match created {
             Ok(created) => created,
             Err(e) => {
                 let _ = log.end();
+                self.attachment_events(record, "disconnect", "unmount");
                 return Err(e);
             }
         };
@@ -189,6 +190,7 @@ impl Daemon {
             mounts,
             cgroup_parent: parent,
             init,
+            link_env: self.link_environment(record)?,
             default_ulimits: &self.config.default_ulimits,
         };
         let spec = spec::build(record, &prepared)?;

@@ -19,7 +19,11 @@ const SIGKILL: u32 = libc::SIGKILL as u32;
 pub fn parse_signal(text: &str) -> Result<u32> {
     let invalid = || Error::InvalidParameter(format!("invalid signal: {text}"));
     if let Ok(number) = text.parse::<u32>() {
-        return if (1..=64).contains(&number) { Ok(number) } else { Err(invalid()) };
+        return match number {
+            1..=64 => Ok(number),
+            0 => Err(invalid()),
+            _ => Err(Error::InvalidParameter(format!("the linux daemon does not support signal {number}"))),
+        };
     }
     let upper = text.to_uppercase();
     let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -102,6 +106,7 @@ impl Daemon {
         };
         let seconds = timeout.or(record.config.stop_timeout).unwrap_or(DEFAULT_TIMEOUT_SECONDS);
         self.signal_init(container, signal).await?;
+        self.container_event(&record, "kill", &[("signal", signal.to_string())]);
         let ended = async { watch.wait_for(|r| r.exits > exits).await.is_ok() };
         let in_time = match u64::try_from(seconds) {
             Ok(seconds) => tokio::time::timeout(Duration::from_secs(seconds), ended).await.is_ok(),
@@ -109,6 +114,7 @@ impl Daemon {
         };
         if !in_time {
             self.signal_init(container, SIGKILL).await?;
+            self.container_event(&record, "kill", &[("signal", SIGKILL.to_string())]);
             self.wait_gone(container, exits).await?;
         }
         // Whoever has the lock is taking back what the run left.
@@ -151,17 +157,14 @@ impl Daemon {
 
     /// Sends a signal; SIGKILL is waited for.
     pub(crate) async fn container_kill(&self, name: &str, signal: Option<String>) -> Result<()> {
-        let container = self.container(name)?;
         let signal = match signal.filter(|s| !s.is_empty()) {
             Some(text) => parse_signal(&text)?,
             None => SIGKILL,
         };
+        let container = self.container(name)?;
         let record = container.record();
         if record.state.running().is_none() {
-            return Err(Error::Conflict(format!(
-                "cannot kill container: {name}: container {} is not running",
-                record.id
-            )));
+            return Err(Error::Conflict(format!("container {} is not running", record.id)));
         }
         let exits = record.exits;
         let ends = signal == SIGKILL || signal == stop_signal(&record.config.stop_signal)?;

@@ -31,7 +31,8 @@ impl Daemon {
         }
         if !output.status.success() {
             let words = String::from_utf8_lossy(&output.stderr);
-            return Err(Error::System(format!("ps: {}", words.trim())));
+            // The first line says what is wrong, the others how to do better.
+            return Err(Error::System(format!("ps: {}", words.trim().lines().next().unwrap_or_default())));
         }
         let top = parse(&String::from_utf8_lossy(&output.stdout), &pids)?;
         self.container_event(&container.record(), "top", &[]);

@@ -13,6 +13,7 @@ impl Daemon {
         name: &str,
         request: ContainerUpdateRequest,
     ) -> Result<ContainerUpdateResponse> {
+        validate::check_resources(&request.resources, &mut Vec::new())?;
         let container = self.container(name)?;
         let _op = container.op.lock().await;
         let before = container.record();

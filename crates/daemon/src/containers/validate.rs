@@ -1,6 +1,8 @@
 //! What a container may ask for: checked at create, in Docker's words, before anything is made.
 
-use api::types::{ContainerConfig, HealthConfig, HostConfig, RestartPolicy, Ulimit};
+use std::collections::BTreeSet;
+
+use api::types::{ContainerConfig, HealthConfig, HostConfig, Resources, RestartPolicy, Ulimit};
 
 use super::spec;
 use crate::config::Config;
@@ -41,11 +43,14 @@ pub(super) fn check_by_itself(
     for port in config.exposed_ports.keys().chain(host.port_bindings.keys()) {
         super::network::parse_port(port)?;
     }
+    for binding in host.port_bindings.values().flatten() {
+        super::network::parse_host_port(&binding.host_port)?;
+    }
     if let Some(health) = &config.healthcheck {
         check_health(health)?;
     }
     check_restart(&host.restart_policy, host.auto_remove)?;
-    check_resources(host, &mut warnings)?;
+    check_resources(&host.resources, &mut warnings)?;
     check_namespaces(host)?;
     if host.shm_size < 0 {
         return Err(invalid("SHM size can not be less than 0".into()));
@@ -59,10 +64,10 @@ pub(super) fn check_by_itself(
         }
     }
     if !host.storage_opt.is_empty() {
-        return Err(invalid("--storage-opt is not supported: overlay2 over this file system has no quotas".into()));
+        return Err(invalid("--storage-opt is supported only for overlay over xfs with 'pquota' mount option".into()));
     }
     if !["", "default"].contains(&host.isolation.as_str()) {
-        return Err(invalid(format!("invalid isolation '{}' on linux", host.isolation)));
+        return Err(invalid(format!("invalid isolation ({}): linux only supports 'default'", host.isolation)));
     }
     for (key, _) in &host.sysctls {
         check_sysctl(key, host)?;
@@ -100,8 +105,8 @@ pub fn check_restart(policy: &RestartPolicy, auto_remove: bool) -> Result<()> {
     Ok(())
 }
 
-fn check_resources(host: &HostConfig, warnings: &mut Vec<String>) -> Result<()> {
-    let r = &host.resources;
+/// Limits, also on update.
+pub fn check_resources(r: &Resources, warnings: &mut Vec<String>) -> Result<()> {
     if r.memory != 0 && r.memory < MIN_MEMORY_BYTES {
         return Err(invalid("Minimum memory limit allowed is 6MB".into()));
     }
@@ -117,12 +122,26 @@ fn check_resources(host: &HostConfig, warnings: &mut Vec<String>) -> Result<()> 
             r.memory_swappiness.unwrap_or_default()
         )));
     }
+    if r.memory_reservation > 0 && r.memory_reservation < MIN_MEMORY_BYTES {
+        return Err(invalid("Minimum memory reservation allowed is 6MB".into()));
+    }
     if r.memory > 0 && r.memory_reservation > 0 && r.memory < r.memory_reservation {
         return Err(invalid("Minimum memory limit can not be less than memory reservation limit, see usage".into()));
     }
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
-    if r.nano_cpus != 0 && (r.cpu_period != 0 || r.cpu_quota != 0) {
-        return Err(invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set.".into()));
+    for (name, other) in [("Period", r.cpu_period), ("Quota", r.cpu_quota)] {
+        if r.nano_cpus != 0 && other != 0 {
+            return Err(invalid(format!("Conflicting options: Nano CPUs and CPU {name} cannot both be set")));
+        }
+    }
+    if r.cpu_shares < 0 {
+        return Err(invalid(format!("invalid CPU shares ({}): value must be a positive integer", r.cpu_shares)));
+    }
+    for (what, name, wanted, there) in [
+        ("CPUs", "cpuset cpus", &r.cpuset_cpus, "/sys/devices/system/cpu/online"),
+        ("memory nodes", "cpuset mems", &r.cpuset_mems, "/sys/devices/system/node/online"),
+    ] {
+        check_set(what, name, wanted, there)?;
     }
     if r.nano_cpus < 0 || r.nano_cpus > cpus * 1_000_000_000 {
         return Err(invalid(format!(
@@ -144,6 +163,36 @@ fn check_resources(host: &HostConfig, warnings: &mut Vec<String>) -> Result<()> 
         warnings.push("Specifying a kernel memory limit is deprecated and ignored".into());
     }
     Ok(())
+}
+
+/// Checks a list such as `0-3,7` against the numbers that are online.
+fn check_set(what: &str, name: &str, wanted: &str, online_path: &str) -> Result<()> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let wanted_set = number_set(wanted).ok_or_else(|| invalid(format!("Invalid value {wanted} for {name}")))?;
+    let Ok(online) = std::fs::read_to_string(online_path) else { return Ok(()) };
+    let online = online.trim();
+    match number_set(online) {
+        Some(there) if !wanted_set.is_subset(&there) => {
+            Err(invalid(format!("Requested {what} are not available - requested {wanted}, available: {online}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads cpuset(7)'s list format; nothing for what is none or names a number that no machine has.
+fn number_set(text: &str) -> Option<BTreeSet<u16>> {
+    let mut set = BTreeSet::new();
+    for part in text.split(',') {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let (from, to): (u16, u16) = (from.parse().ok()?, to.parse().ok()?);
+        if from > to || to > 8191 {
+            return None;
+        }
+        set.extend(from..=to);
+    }
+    Some(set)
 }
 
 fn check_namespaces(host: &HostConfig) -> Result<()> {

@@ -3,32 +3,7 @@
 use api::filters::Filters;
 use api::types::EventMessage;
 
-use crate::error::{Error, Result};
-
-/// Names of filters that events have.
-const KNOWN: &[&str] = &[
-    "container",
-    "daemon",
-    "event",
-    "image",
-    "label",
-    "network",
-    "plugin",
-    "scope",
-    "type",
-    "volume",
-    "config",
-    "node",
-    "secret",
-    "service",
-];
-
-/// Refuses unknown names.
-pub fn check(filters: &Filters) -> Result<()> {
-    filters.validate(KNOWN).map_err(|e| Error::InvalidParameter(e.to_string()))
-}
-
-/// Is this one wanted?
+/// Is this one wanted? A filter of a name that nothing has is no filter, as in Docker.
 pub fn matches(filters: &Filters, event: &EventMessage) -> bool {
     let attributes = &event.actor.attributes;
     // `exec_start: sh` is found as `exec_start`.

@@ -67,7 +67,6 @@ impl Events {
 
     /// Replays and follows.
     pub fn follow(&self, options: EventsOptions) -> Result<BoxStream<EventMessage>> {
-        filter::check(&options.filters)?;
         let (replay, live) = {
             let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
             let replay: Vec<_> = match (options.since_ns, options.until_ns) {

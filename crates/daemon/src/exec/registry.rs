@@ -54,7 +54,9 @@ pub enum ExecState {
 impl Exec {
     /// The program and its arguments, for people.
     pub fn command(&self) -> String {
-        self.config.cmd.join(" ")
+        // Docker has a blank after the program even if nothing follows.
+        let (program, args) = self.config.cmd.split_first().map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
+        format!("{program} {}", args.join(" "))
     }
 
     /// Its exit code, once it has one.

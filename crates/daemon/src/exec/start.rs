@@ -37,6 +37,10 @@ impl Daemon {
             return Err(Error::InvalidParameter("No exec command specified".into()));
         }
         detach_keys(Some(&request.detach_keys))?;
+        // An unknown user is told here, where the client can still show an error.
+        let named = if request.user.is_empty() { &record.config.user } else { &request.user };
+        let rootfs = self.images.graph_driver(&record.id)?.merged;
+        spec::user::resolve(&rootfs, named, &record.host_config.group_add)?;
         let exec = Arc::new(Exec {
             id: names::random_id(),
             container_id: container.id.clone(),
@@ -144,7 +148,8 @@ impl Daemon {
             Ok(pid) => pid,
             Err(e) => {
                 let text = e.to_string();
-                let has = |words: &str| text.contains(words);
+                let lower = text.to_lowercase();
+                let has = |words: &str| lower.contains(words);
                 let code = match () {
                     () if has("permission denied") || has("is a directory") => 126,
                     () if has("executable file not found") || has("no such file or directory") => 127,
@@ -198,7 +203,7 @@ impl Daemon {
         let capabilities =
             spec::tweak_capabilities(host.privileged || config.privileged, &host.cap_add, &host.cap_drop)?;
         let security = spec::security::Security::parse(host)?;
-        let mut env = spec::environment(record, &user);
+        let mut env = spec::environment(record, &user, &self.link_environment(record)?);
         if config.tty && !env.iter().any(|e| e.starts_with("TERM=")) {
             env.push("TERM=xterm".into());
         }

@@ -78,7 +78,7 @@ impl ImageBackend for Daemon {
         Ok(detached(self.arc(), &name, |daemon, _| async move { daemon.image_commit(options, config).await }).await?)
     }
     async fn prune(&self, filters: Filters) -> api::Result<types::ImagesPruneResponse> {
-        Ok(self.image_prune(filters).await?)
+        Ok(self.job("prune", "images", self.image_prune(filters)).await?)
     }
     async fn search(&self, term: &str, _: Option<usize>, _: Filters) -> api::Result<Vec<types::ImageSearchItem>> {
         api::backend::not_implemented(&format!("searching registries (for {term:?})"))

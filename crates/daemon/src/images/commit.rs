@@ -40,6 +40,7 @@ impl Daemon {
             tracing::error!("{} stays paused after its commit: {error}", record.short_id());
         }
         let image = committed?;
+        self.image_event("create", image.as_str(), image.as_str());
         let reference = name.map(|name| name.familiar()).unwrap_or_default();
         if !reference.is_empty() {
             self.image_event("tag", image.as_str(), &reference);

@@ -27,8 +27,9 @@ impl Daemon {
         let request = PullRequest { reference, platform, credentials: credentials(auth) };
         let daemon = self.arc();
         transfer(move |progress| async move {
-            daemon.registry.pull(&request, &progress).await?;
             let reference = &request.reference;
+            let pull = async { Ok(daemon.registry.pull(&request, &progress).await?) };
+            daemon.job("pull", &reference.familiar(), pull).await?;
             daemon.image_event("pull", &reference.familiar(), &reference.familiar_name());
             Ok(())
         })
@@ -45,7 +46,8 @@ impl Daemon {
             if tag.is_empty() { Reference::parse(image)? } else { Reference::parse(image)?.with_tag(tag)? };
         let daemon = self.arc();
         transfer(move |progress| async move {
-            daemon.registry.push(&reference, credentials(auth), &progress).await?;
+            let push = async { Ok(daemon.registry.push(&reference, credentials(auth), &progress).await?) };
+            daemon.job("push", &reference.familiar(), push).await?;
             daemon.image_event("push", &reference.familiar(), &reference.familiar_name());
             Ok(())
         })

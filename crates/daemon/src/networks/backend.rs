@@ -91,7 +91,7 @@ impl Daemon {
 
 fn network_request(request: types::NetworkCreateRequest) -> Result<CreateNetwork> {
     if request.name.is_empty() {
-        return Err(Error::InvalidParameter("invalid network name: name is empty".into()));
+        return Err(Error::InvalidParameter("invalid name: name is empty".into()));
     }
     if request.config_only || request.config_from.is_some_and(|from| !from.network.is_empty()) {
         return Err(Error::NotImplemented("configuration-only networks are not implemented".into()));

@@ -19,7 +19,10 @@ pub(super) fn show(network: &Network, endpoints: &[Endpoint]) -> NetworkInspect 
                     .map(|(name, a)| (name.as_str(), a.to_string()))
                     .collect(),
             };
-            let options = if ipam.options.is_empty() { Map::null() } else { ipam.options.clone().into() };
+            let options = match ipam.options.is_empty() && network.predefined {
+                true => Map::null(),
+                false => Map::from(ipam.options.clone()).or_empty(),
+            };
             Ipam { driver: "default".into(), options, config: vec![config].into() }
         }
     };

@@ -63,7 +63,9 @@ impl VolumeBackend for Daemon {
         let mut response = types::VolumesPruneResponse::default();
         for volume in self.volumes.list() {
             let label = |key: &str| volume.labels.get(key).map(String::as_str);
+            // One with options is somebody's own mount: Docker's prune leaves it alone.
             let is_wanted = (all || volume.anonymous)
+                && volume.options.is_empty()
                 && filters.matches_pairs("label", label)
                 && filters.excludes_pairs("label!", label)
                 && self.volume_users(&volume.name).is_empty();

@@ -166,9 +166,9 @@ pub fn check_name(name: &str) -> Result<&str> {
         return Ok(name);
     }
     if name.len() == 1 && first {
-        return Err(Error::InvalidParameter(
-            "volume name is too short, names should be at least two alphanumeric characters".into(),
-        ));
+        return Err(Error::InvalidParameter(format!(
+            "create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )));
     }
     Err(Error::InvalidParameter(format!(
         "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"

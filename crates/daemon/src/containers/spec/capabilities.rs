@@ -72,8 +72,8 @@ pub fn tweak(privileged: bool, add: &[String], drop: &[String]) -> Result<Vec<St
     if privileged {
         return Ok(owned(&available));
     }
-    let add = normalize(add, &available)?;
-    let drop = normalize(drop, &available)?;
+    let add = normalize("CapAdd", add, &available)?;
+    let drop = normalize("CapDrop", drop, &available)?;
     let has = |list: &[String], name: &str| list.iter().any(|n| n == name);
     if has(&add, "ALL") {
         return Ok(owned(&available).into_iter().filter(|c| !has(&drop, c)).collect());
@@ -97,7 +97,7 @@ fn available() -> Vec<&'static str> {
     ALL.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1).map(|(_, name)| *name).collect()
 }
 
-fn normalize(names: &[String], available: &[&str]) -> Result<Vec<String>> {
+fn normalize(field: &str, names: &[String], available: &[&str]) -> Result<Vec<String>> {
     let one = |name: &String| {
         let upper = name.to_uppercase();
         if upper == "ALL" {
@@ -105,11 +105,11 @@ fn normalize(names: &[String], available: &[&str]) -> Result<Vec<String>> {
         }
         let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
         if !ALL.contains(&full.as_str()) {
-            return Err(Error::InvalidParameter(format!("unknown capability: \"{full}\"")));
+            return Err(Error::InvalidParameter(format!("invalid {field}: unknown capability: \"{full}\"")));
         }
         if !available.contains(&full.as_str()) {
             return Err(Error::InvalidParameter(format!(
-                "capability not supported by your kernel or not available in the current environment: \"{full}\""
+                "invalid {field}: capability not supported by your kernel or not available in the current environment: \"{full}\""
             )));
         }
         Ok(full)
@@ -137,6 +137,6 @@ mod tests {
     #[test]
     fn an_unknown_name_is_refused() {
         let error = tweak(false, &list(&["fly"]), &[]).unwrap_err().to_string();
-        assert_eq!(error, "unknown capability: \"CAP_FLY\"");
+        assert_eq!(error, "invalid CapAdd: unknown capability: \"CAP_FLY\"");
     }
 }

@@ -59,6 +59,8 @@ pub struct Prepared<'a> {
     pub cgroup_parent: &'a str,
     /// `--init`'s program on the host.
     pub init: Option<PathBuf>,
+    /// What legacy links add to the environment.
+    pub link_env: Vec<String>,
     /// Limits every container has unless it says otherwise.
     pub default_ulimits: &'a [api::types::Ulimit],
 }
@@ -138,7 +140,7 @@ fn process(
         "terminal": record.config.tty,
         "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.additional_gids },
         "args": args,
-        "env": environment(record, user),
+        "env": environment(record, user, &prepared.link_env),
         "cwd": cwd,
         "capabilities": {
             "bounding": capabilities, "effective": effective, "permitted": effective,
@@ -156,12 +158,13 @@ fn process(
     Ok(process)
 }
 
-/// The environment: `PATH`, `HOSTNAME`, `TERM` with a terminal, then what was asked for, then `HOME`.
-pub fn environment(record: &Record, user: &User) -> Vec<String> {
+/// The environment: `PATH`, `HOSTNAME`, `TERM` with a terminal, links, then what was asked for, then `HOME`.
+pub fn environment(record: &Record, user: &User, link_env: &[String]) -> Vec<String> {
     let mut env: Vec<String> = vec![DEFAULT_PATH.into(), format!("HOSTNAME={}", record.config.hostname)];
     if record.config.tty {
         env.push("TERM=xterm".into());
     }
+    env.extend_from_slice(link_env);
     merge_environment(&mut env, &record.config.env);
     if !env.iter().any(|e| e.starts_with("HOME=")) {
         let home = user.home.as_deref().filter(|h| !h.is_empty()).unwrap_or("/");
@@ -319,18 +322,18 @@ fn paths(own: &api::types::List<String>, default: &[&str]) -> Value {
 
 /// Docker's masked paths.
 pub const MASKED: &[&str] = &[
-    "/proc/acpi",
     "/proc/asound",
+    "/proc/acpi",
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
+    "/proc/sched_debug",
+    "/proc/scsi",
     "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 ];
 
 /// Docker's read-only paths.

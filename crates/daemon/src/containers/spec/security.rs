@@ -39,6 +39,9 @@ impl Security {
                 ("writable-cgroups", _) => {
                     return Err(Error::NotImplemented("security option writable-cgroups is not implemented".into()));
                 }
+                _ if key == option => {
+                    return Err(Error::InvalidParameter(format!("invalid --security-opt 1: \"{option}\"")));
+                }
                 _ => return Err(invalid(option)),
             }
         }
