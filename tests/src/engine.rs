@@ -28,10 +28,18 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 #[derive(Default)]
 pub struct Builder {
     args: Vec<String>,
+    environment: Vec<(String, String)>,
     without_image: bool,
 }
 
 impl Builder {
+    /// Sets a variable of dockerd's environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Adds flags for dockerd, as one would type them; `{home}` stands for the engine's folder.
     #[must_use]
     pub fn flags(mut self, flags: &str) -> Self {
@@ -60,13 +68,15 @@ impl Builder {
         let sandbox = Sandbox::take();
         fs::create_dir(sandbox.home().join("config")).expect("create a folder");
         let args = self.args.iter().map(|arg| arg.replace("{home}", &sandbox.home().to_string_lossy())).collect();
-        Engine { args, image: !self.without_image, dockerd: Mutex::new(None), sandbox }
+        let image = !self.without_image;
+        Engine { args, environment: self.environment, image, dockerd: Mutex::new(None), sandbox }
     }
 }
 
 /// An engine. Dropping it takes everything away.
 pub struct Engine {
     args: Vec<String>,
+    environment: Vec<(String, String)>,
     image: bool,
     dockerd: Mutex<Option<Child>>,
     sandbox: Sandbox,
@@ -135,6 +145,7 @@ impl Engine {
             .args(["--bridge", &self.sandbox.bridge(), "--bip", &self.sandbox.bridge_cidr()])
             .args(["--default-address-pool", &self.sandbox.pool()])
             .args(&self.args)
+            .envs(self.environment.iter().cloned())
             .env("PATH", programs::search_path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("duplicate a descriptor"))

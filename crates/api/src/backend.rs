@@ -258,9 +258,10 @@ pub trait ExecBackend: Send + Sync {
 #[async_trait]
 pub trait CheckpointBackend: Send + Sync {
     /// Puts a container to sleep under a name.
-    async fn create(&self, container: &str, request: types::CheckpointCreateRequest) -> Result<()>;
-    /// Lists a container's checkpoints.
-    async fn list(&self, container: &str, dir: Option<PathBuf>) -> Result<Vec<types::CheckpointSummary>>;
+    async fn create(&self, container: &str, request: types::CheckpointCreateRequest)
+    -> Result<types::CheckpointTiming>;
+    /// Lists a container's checkpoints; with `verify` every file is read and compared with its digest.
+    async fn list(&self, container: &str, dir: Option<PathBuf>, verify: bool) -> Result<Vec<types::CheckpointSummary>>;
     /// Removes one.
     async fn remove(&self, container: &str, checkpoint: &str, dir: Option<PathBuf>) -> Result<()>;
     /// Whether the container can sleep now, and if not, why (addition to Docker's API).

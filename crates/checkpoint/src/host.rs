@@ -1,18 +1,20 @@
 //! The facts about a host that a checkpoint depends on, recorded when it is taken and compared before it is woken.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
 /// The host, as far as a frozen process can tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct HostFacts {
     /// `x86_64`, …
     pub architecture: String,
     /// `uname -r`.
     pub kernel: String,
     /// The CPU's features, as /proc/cpuinfo names them.
-    #[serde(default)]
+    #[serde(default, alias = "cpu_features")]
     pub cpu_features: BTreeSet<String>,
     /// `v1`, `v2` or `hybrid`.
     #[serde(default)]
@@ -20,8 +22,13 @@ pub struct HostFacts {
 }
 
 impl HostFacts {
-    /// Of this host.
-    pub fn here() -> Self {
+    /// Of this host; looked up once.
+    pub fn here() -> &'static Self {
+        static HERE: LazyLock<HostFacts> = LazyLock::new(HostFacts::look);
+        &HERE
+    }
+
+    fn look() -> Self {
         let uname = rustix::system::uname();
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -105,6 +112,6 @@ mod tests {
         assert!(small.obstacle(&big).unwrap().contains("avx512f"));
         let arm = HostFacts { architecture: "aarch64".into(), ..HostFacts::default() };
         assert!(arm.obstacle(&small).is_some());
-        assert_eq!(HostFacts::here().obstacle(&HostFacts::here()), None);
+        assert_eq!(HostFacts::here().obstacle(HostFacts::here()), None);
     }
 }

@@ -223,6 +223,27 @@ impl Containerd {
         Ok(self.client.clone().create_checkpoint(request).await?.into_inner().stats)
     }
 
+    /// Waits until docker-containerd has done with whatever it was asked to do to a container; it may have ended itself in
+    /// the middle of that, and take it up again when it comes back.
+    pub async fn quiesce(&self, id: &str) -> Result<()> {
+        const LONGEST: Duration = Duration::from_secs(16 * 60);
+        let began = tokio::time::Instant::now();
+        loop {
+            // Changes of a container go one after the other. This one changes nothing: dockerd keeps none in that place.
+            let nothing = types::DeleteCheckpointRequest {
+                id: id.to_owned(),
+                name: "none".to_owned(),
+                checkpoint_dir: String::new(),
+            };
+            match self.client.clone().delete_checkpoint(nothing).await {
+                Ok(_) => return Ok(()),
+                Err(status) if status.message().contains("container not found") => return Ok(()),
+                Err(status) if began.elapsed() > LONGEST => return Err(status.into()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
     /// What happened to one container since an instant, as far as docker-containerd remembers.
     pub async fn past_events(&self, id: &str, since: DateTime<Utc>) -> Result<Vec<Event>> {
         let request = EventsRequest { timestamp: Some(timestamp(since)), stored_only: true, id: id.to_owned() };

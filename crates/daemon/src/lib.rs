@@ -49,8 +49,12 @@ pub struct Daemon {
     pub(crate) volumes: Volumes,
     pub(crate) events: Events,
     pub(crate) records: Records,
-    /// Runs what takes long.
-    engine: engine::Engine,
+    /// Runs and lists jobs.
+    pub(crate) engine: engine::Engine,
+    /// What this engine's checkpoints are sealed with.
+    pub(crate) seal_key: checkpoint::Key,
+    /// What was found wrong with CRIU at boot.
+    pub(crate) criu_warning: std::sync::OnceLock<String>,
     /// Cancelled when the daemon begins to end.
     pub(crate) stopping: CancellationToken,
     /// Itself, for work that outlives a call.
@@ -71,6 +75,8 @@ impl Daemon {
         let registry = ::images::registry::Registry::new(images.clone(), config.registry_options());
         let networks = ::network::Networks::open(config.network.clone()).await?;
         let id = records.setting("engine-id", system::new_engine_id)?;
+        let secret = records
+            .setting("checkpoint-key", || format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>()))?;
         let containers = Containers::load(&records)?;
         let volumes = Volumes::open(&config.data_root, records.clone())?;
         let daemon = Arc::new_cyclic(|this| Self {
@@ -86,13 +92,19 @@ impl Daemon {
             events: Events::default(),
             records,
             engine,
+            seal_key: checkpoint::Key::from_secret(&secret),
+            criu_warning: std::sync::OnceLock::new(),
             stopping: CancellationToken::new(),
             this: this.clone(),
             config,
         });
-        if let Err(e) = system::find_criu() {
-            tracing::warn!("{e}");
-        }
+        let looking = daemon.clone();
+        tokio::spawn(async move {
+            if let Err(e) = system::check_criu().await {
+                tracing::warn!("{e}");
+                let _ = looking.criu_warning.set(e.to_string());
+            }
+        });
         daemon.clone().recover().await?;
         Ok(daemon)
     }

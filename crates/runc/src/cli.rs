@@ -377,6 +377,9 @@ pub struct Checkpoint {
     /// Pack the tree at a path while the container is frozen: `name=path`.
     #[arg(long)]
     pub capture: Vec<String>,
+    /// Only look at the container, and print what would stand in the way, as JSON.
+    #[arg(long)]
+    pub preflight: bool,
     /// The container.
     pub id: String,
 }

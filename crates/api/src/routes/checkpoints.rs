@@ -6,17 +6,19 @@ use super::page_not_found;
 use crate::backend::Backends;
 use crate::error::Result;
 use crate::request::Request;
-use crate::response::{Reply, empty, ok};
+use crate::response::{Reply, created, empty, ok};
 use crate::types::CheckpointCreateRequest;
 
 pub(super) async fn all(backends: &Backends, container: &str, method: &str, mut request: Request) -> Result<Reply> {
     let checkpoints = &backends.checkpoints;
     match method {
-        "GET" => ok(&checkpoints.list(container, request.query.non_empty("dir").map(Into::into)).await?),
+        "GET" => {
+            let dir = request.query.non_empty("dir").map(Into::into);
+            ok(&checkpoints.list(container, dir, request.query.bool("verify")).await?)
+        }
         "POST" => {
             let body: CheckpointCreateRequest = request.json().await?;
-            checkpoints.create(container, body).await?;
-            empty(StatusCode::CREATED)
+            created(&checkpoints.create(container, body).await?)
         }
         _ => page_not_found(),
     }

@@ -244,12 +244,17 @@ impl ExecBackend for Fake {
 
 #[async_trait]
 impl CheckpointBackend for Fake {
-    async fn create(&self, container: &str, request: types::CheckpointCreateRequest) -> Result<()> {
+    async fn create(
+        &self,
+        container: &str,
+        request: types::CheckpointCreateRequest,
+    ) -> Result<types::CheckpointTiming> {
         self.note(format!("checkpoint {container} {} {}", request.checkpoint_id, request.exit));
-        by_name(container)
+        by_name(container)?;
+        Ok(types::CheckpointTiming { name: request.checkpoint_id, total_micros: 7, ..Default::default() })
     }
-    async fn list(&self, container: &str, dir: Option<PathBuf>) -> Result<Vec<types::CheckpointSummary>> {
-        self.note(format!("checkpoints {container} {dir:?}"));
+    async fn list(&self, container: &str, dir: Option<PathBuf>, verify: bool) -> Result<Vec<types::CheckpointSummary>> {
+        self.note(format!("checkpoints {container} {dir:?} {verify}"));
         Ok(vec![types::CheckpointSummary { name: "c1".into(), ..Default::default() }])
     }
     async fn remove(&self, container: &str, checkpoint: &str, dir: Option<PathBuf>) -> Result<()> {

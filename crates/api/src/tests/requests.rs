@@ -168,7 +168,8 @@ async fn parameters_arrive() {
         ("GET /containers/a/top?ps_args=-ef%20x", "top -ef x"),
         ("GET /containers/a/stats?stream=0&one-shot=1", "stats false true"),
         ("DELETE /containers/a?force=1&v=1", "remove a RemoveOptions { force: true, volumes: true, link: false }"),
-        ("GET /containers/a/checkpoints?dir=/x", r#"checkpoints a Some("/x")"#),
+        ("GET /containers/a/checkpoints?dir=/x", r#"checkpoints a Some("/x") false"#),
+        ("GET /containers/a/checkpoints?verify=1", "checkpoints a None true"),
         ("DELETE /containers/a/checkpoints/c1", "remove checkpoint a c1 None"),
         (
             "POST /containers/a/start?checkpoint=c1&checkpoint-dir=/x",

@@ -14,6 +14,27 @@ wire! {
         exit: bool,
     }
 
+    /// What a checkpoint or a wake cost. It answers `POST …/checkpoints` (Docker's answer is empty), and is in `inspect`.
+    pub struct CheckpointTiming {
+        name: String,
+        /// When it was done.
+        at: Timestamp,
+        /// How long the processes stood still.
+        #[serde(skip_serializing_if = "omit")]
+        frozen_micros: Option<u64>,
+        total_micros: u64,
+        #[serde(skip_serializing_if = "omit")]
+        bytes: Option<u64>,
+    }
+
+    /// `Checkpoints` in `inspect`: the last of each.
+    pub struct CheckpointTimings {
+        #[serde(skip_serializing_if = "omit")]
+        last_checkpoint: Option<CheckpointTiming>,
+        #[serde(skip_serializing_if = "omit")]
+        last_wake: Option<CheckpointTiming>,
+    }
+
     pub struct CheckpointSummary {
         name: String,
         #[serde(skip_serializing_if = "omit")]

@@ -1,5 +1,6 @@
 //! Containers: requests and answers.
 
+use super::checkpoint::CheckpointTimings;
 use super::config::ContainerConfig;
 use super::host_config::{HostConfig, Resources, RestartPolicy};
 use super::image::{Descriptor, DriverData};
@@ -150,6 +151,9 @@ wire! {
         network_settings: NetworkSettings,
         #[serde(skip_serializing_if = "omit")]
         image_manifest_descriptor: Option<Descriptor>,
+        /// What the last checkpoint and the last wake cost; ours.
+        #[serde(skip_serializing_if = "omit")]
+        checkpoints: Option<CheckpointTimings>,
     }
 
     pub struct ContainerState {

@@ -18,15 +18,23 @@ use super::Shared;
 use super::container::Container;
 use crate::appear::appear;
 use crate::error::{Error, Result};
+use crate::process::HostProcess;
 use crate::statedir::{self, ContainerDir};
 
 const RECORD_NAME: &str = "config.json";
+/// The same before the dump is complete.
+const RECORD_NEW: &str = "config.json.new";
 /// What our runtime measures, in the image or work directory.
 const STATS_NAME: &str = "dormouse-stats.json";
 const MAX_STATS_BYTES: u64 = 1 << 20;
 
 /// What CRIU writes, in the work directory, when a dump is complete.
 const DUMP_STATS_NAME: &str = "stats-dump";
+
+/// What our runtime writes last of all that belongs to a checkpoint.
+const OPTIONS_NAME: &str = "dormouse-options.json";
+/// How long CRIU may take to end a container without its runtime.
+const END_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A checkpoint that is being made, noted so that it is not lost when docker-containerd is: the dump goes on without it,
 /// and may have ended the container.
@@ -135,8 +143,15 @@ pub async fn create(
     // Before the directory: one that nobody knows of would stay if docker-containerd ended right now.
     let note_path = container.dir.checkpoint_note();
     statedir::write_json(&note_path, &Note { image_path: image_path.clone(), marker, record: record.clone() })?;
-    let name = options.name.clone();
-    if let Err(error) = spawn_blocking(move || make_directory(&dir, &name)).await {
+    let (name, written) = (options.name.clone(), record.clone());
+    // The last word is written first and given its name last, which a full disk does not hinder.
+    let making = move || {
+        let path = make_directory(&dir, &name)?;
+        statedir::write_json(&path.join(RECORD_NEW), &written).inspect_err(|_| {
+            let _ = statedir::remove_tree(&path);
+        })
+    };
+    if let Err(error) = spawn_blocking(making).await {
         let _ = fs::remove_file(note_path);
         return Err(error);
     }
@@ -156,11 +171,21 @@ pub async fn create(
         }
     }
     let result = match container.shim() {
-        Ok(shim) => shim.call(Call::Checkpoint { args }).await,
+        Ok(shim) => shim.call(Call::Checkpoint { args }).await.map(drop),
         Err(error) => Err(error),
     };
+    let result = match result {
+        Err(error) if options.exit && ends_by_dump(container, &image_path).await => {
+            warn!(%error, id = container.id(), "the runtime failed after the dump was complete; the checkpoint is kept");
+            Ok(())
+        }
+        other => other,
+    };
     spawn_blocking(move || {
-        let finished = result.and_then(|_| statedir::write_json(&image_path.join(RECORD_NAME), &record));
+        let record_path = image_path.join(RECORD_NAME);
+        let name =
+            || fs::rename(image_path.join(RECORD_NEW), &record_path).map_err(Error::path("rename to", &record_path));
+        let finished = result.and_then(|()| name());
         // Gone with the container, if the checkpoint was its end.
         let _ = fs::remove_file(note_path);
         match finished {
@@ -178,18 +203,22 @@ pub async fn create(
 
 /// Finishes what an earlier docker-containerd has begun: a dump that is complete, or completes within `patience`, is a
 /// checkpoint; what is left of any other is removed.
-pub async fn recover(dir: &ContainerDir, patience: Duration) {
+pub async fn recover(dir: &ContainerDir, patience: Duration, init: Option<HostProcess>) {
     let note_path = dir.checkpoint_note();
     if !note_path.exists() {
         return;
     }
     match statedir::read_json::<Note>(&note_path) {
         Ok(note) => {
-            let complete = matches!(tokio::time::timeout(patience, appear(&note.marker)).await, Ok(Ok(())));
+            let told = matches!(tokio::time::timeout(patience, appear(&note.marker)).await, Ok(Ok(())));
+            // A runtime that was killed after CRIU had the last word.
+            let ended = note.record.exit && init.is_none_or(|init| !init.is_alive());
+            let complete = told || (ended && is_dumped(&note.image_path));
             let record_path = note.image_path.join(RECORD_NAME);
             let settled = match (record_path.exists(), complete) {
                 (true, _) => Ok(()),
-                (false, true) => statedir::write_json(&record_path, &note.record),
+                (false, true) => fs::rename(note.image_path.join(RECORD_NEW), &record_path)
+                    .or_else(|_| statedir::write_json(&record_path, &note.record)),
                 // Somebody else's directory of that name is left alone.
                 (false, false) if !is_left_over(&note.image_path) => Ok(()),
                 (false, false) => spawn_blocking(move || statedir::remove_tree(&note.image_path)).await,
@@ -202,6 +231,24 @@ pub async fn recover(dir: &ContainerDir, patience: Duration) {
         Err(error) => warn!(%error, "cannot read the note of a checkpoint"),
     }
     let _ = fs::remove_file(note_path);
+}
+
+/// Whether a dump came so far that nothing is missing from it: our runtime writes its options last, before it lets CRIU
+/// end the processes.
+fn is_dumped(image_path: &Path) -> bool {
+    let options = crate::bundle::read_bounded(&image_path.join(OPTIONS_NAME), MAX_STATS_BYTES).unwrap_or_default();
+    serde_json::from_slice::<serde_json::Value>(&options).is_ok() && image_path.join("inventory.img").is_file()
+}
+
+/// After a runtime that failed, killed perhaps: whether its dump was complete and the container ends with it. CRIU works
+/// on without the runtime; it either ends the processes now or lets them go on.
+async fn ends_by_dump(container: &Container, image_path: &Path) -> bool {
+    if !is_dumped(image_path) {
+        return false;
+    }
+    let Some(init) = container.init() else { return false };
+    let Ok(pidfd) = init.pidfd().and_then(crate::fd::watch) else { return !init.is_alive() };
+    tokio::time::timeout(END_PATIENCE, crate::process::ended(&pidfd)).await.is_ok()
 }
 
 /// Makes `<dir>/<name>` with CRIU's work directory in it; one that holds only a failed attempt is made afresh.
@@ -319,10 +366,32 @@ mod tests {
                     fs::write(marker, "").unwrap();
                 }
             };
-            tokio::join!(recover(&container, Duration::from_millis(300)), completing);
+            tokio::join!(recover(&container, Duration::from_millis(300), None), completing);
             assert_eq!(read_record(&image_path).is_ok(), complete);
             assert_eq!(image_path.exists(), complete);
             assert!(!container.checkpoint_note().exists());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dump_whose_runtime_was_killed_counts_when_the_container_has_ended() {
+        let us = HostProcess::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        for (init, kept) in [(None, true), (Some(us), false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let image_path = make_directory(dir.path(), "cp1").unwrap();
+            fs::write(image_path.join("inventory.img"), "").unwrap();
+            fs::write(image_path.join(OPTIONS_NAME), "{}").unwrap();
+            fs::write(image_path.join(RECORD_NEW), r#"{"name":"cp1"}"#).unwrap();
+            let state = statedir::StateDir::open(&dir.path().join("state")).unwrap();
+            let container = state.container("a");
+            fs::create_dir(container.path()).unwrap();
+            let record: Record = serde_json::from_str(r#"{"name":"cp1","exit":true}"#).unwrap();
+            let note = Note { image_path: image_path.clone(), marker: image_path.join(STATS_NAME), record };
+            statedir::write_json(&container.checkpoint_note(), &note).unwrap();
+            recover(&container, Duration::from_millis(10), init).await;
+            assert_eq!(read_record(&image_path).is_ok(), kept);
+            assert_eq!(image_path.exists(), kept);
+            assert!(!image_path.join(RECORD_NEW).exists());
         }
     }
 

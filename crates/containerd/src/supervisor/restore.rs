@@ -48,7 +48,7 @@ pub async fn restore(shared: &Arc<Shared>) -> Result<()> {
     for (number, found) in shared.config.state_dir.list()?.into_iter().enumerate() {
         match found {
             Found::Gone(id, dir) => {
-                checkpoint::recover(&dir, DUMP_END_PATIENCE).await;
+                checkpoint::recover(&dir, DUMP_END_PATIENCE, None).await;
                 announce_gone(shared, &id, &dir);
             }
             Found::Container(id, dir) => {
@@ -103,14 +103,14 @@ async fn restore_container(shared: &Arc<Shared>, key: Key, dir: &ContainerDir) -
     shared.internal.send(Internal::Adopt { adopted, done }).await.map_err(|_| Error::Closing)?;
     adopting.await.map_err(|_| Error::Closing)?;
     let Some(shim) = shim else {
-        checkpoint::recover(dir, DUMP_END_PATIENCE).await;
+        checkpoint::recover(dir, DUMP_END_PATIENCE, container.init()).await;
         return notify(shared, &key, Notice::Gone).await.map(|()| true);
     };
     start::watch_memory(shared, &container);
     let settling = Arc::clone(&container);
     tokio::spawn(async move {
         let _changing = settling.changing.lock().await;
-        checkpoint::recover(&settling.dir, DUMP_PATIENCE).await;
+        checkpoint::recover(&settling.dir, DUMP_PATIENCE, settling.init()).await;
     });
     info!(%id, "took over a running container");
     // From here on the shim tells of every exit; what it told before is in its answer or in files.

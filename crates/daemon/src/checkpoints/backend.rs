@@ -3,32 +3,43 @@
 use std::path::{Path, PathBuf};
 
 use api::backend::CheckpointBackend;
-use api::types::{CheckpointCreateRequest, CheckpointFinding, CheckpointPreflight, CheckpointSummary, Map, Timestamp};
+use api::types::{CheckpointCreateRequest, CheckpointPreflight, CheckpointSummary, CheckpointTiming, Timestamp};
 use async_trait::async_trait;
-use checkpoint::Found;
+use checkpoint::{Depth, Directory, Found};
 
+use super::show_timing;
 use crate::Daemon;
 use crate::containers::detached;
-use crate::error::{Error, blocking};
+use crate::containers::record::Record;
+use crate::error::blocking;
 
 type Result<T> = std::result::Result<T, api::Error>;
 
 #[async_trait]
 impl CheckpointBackend for Daemon {
-    async fn create(&self, container: &str, request: CheckpointCreateRequest) -> Result<()> {
+    async fn create(&self, container: &str, request: CheckpointCreateRequest) -> Result<CheckpointTiming> {
         let CheckpointCreateRequest { checkpoint_id, checkpoint_dir, exit } = request;
         let work = move |daemon: std::sync::Arc<Self>, name: String| async move {
             let dir = Some(Path::new(&checkpoint_dir)).filter(|d| !d.as_os_str().is_empty());
             daemon.checkpoint_create(&name, &checkpoint_id, dir, exit).await
         };
-        Ok(detached(self.arc(), container, work).await?)
+        Ok(show_timing(&detached(self.arc(), container, work).await?))
     }
 
-    async fn list(&self, container: &str, dir: Option<PathBuf>) -> Result<Vec<CheckpointSummary>> {
+    async fn list(&self, container: &str, dir: Option<PathBuf>, verify: bool) -> Result<Vec<CheckpointSummary>> {
         let container = self.container(container)?;
+        if container.record().state.running().is_none() {
+            self.arc().settle_unfinished(&container).await?;
+        }
         let directory = self.checkpoints_of(&container.id, dir.as_deref());
-        let found = blocking(move || Ok(directory.list()?)).await?;
-        Ok(found.into_iter().map(summary).collect())
+        let daemon = self.arc();
+        let depth = if verify { Depth::Full } else { Depth::Quick };
+        let listed = blocking(move || {
+            let record = container.record();
+            let found = directory.list(depth)?;
+            Ok(found.into_iter().map(|found| summary(&daemon, &directory, &record, found)).collect())
+        });
+        Ok(listed.await?)
     }
 
     async fn remove(&self, container: &str, checkpoint: &str, dir: Option<PathBuf>) -> Result<()> {
@@ -52,40 +63,24 @@ impl CheckpointBackend for Daemon {
 
     async fn preflight(&self, container: &str) -> Result<CheckpointPreflight> {
         let container = self.container(container)?;
-        let record = container.record();
-        let mut preflight = CheckpointPreflight::default();
-        let mut obstacle = |code: &str, error: Error, advice: &str| {
-            preflight.obstacles.push(CheckpointFinding {
-                code: code.into(),
-                message: error.to_string(),
-                advice: advice.into(),
-                pid: None,
-            });
-        };
-        if record.state.running().is_none() {
-            let error = Error::Conflict(format!("Container {} not running", record.name));
-            obstacle("not-running", error, "start it first");
-        }
-        if let Err(error) = self.refuse_running_execs(&container) {
-            obstacle("exec-running", error, "end the exec sessions");
-        }
-        if let Err(error) = crate::system::find_criu() {
-            obstacle("criu-missing", error, "install CRIU 4 or newer");
-        }
-        preflight.possible = preflight.obstacles.is_empty();
-        Ok(preflight)
+        Ok(self.arc().checkpoint_preflight(&container).await?)
     }
 }
 
-fn summary(found: Found) -> CheckpointSummary {
-    let mut summary =
-        CheckpointSummary { name: found.name, size_bytes: Some(found.size_bytes), ..CheckpointSummary::default() };
+fn summary(daemon: &Daemon, directory: &Directory, record: &Record, found: Found) -> CheckpointSummary {
+    let mut summary = CheckpointSummary {
+        name: found.name,
+        size_bytes: Some(found.size_bytes),
+        options: found.options.into_iter().collect(),
+        ..CheckpointSummary::default()
+    };
     match found.manifest {
         Ok(manifest) => {
+            let obstacle = daemon.unfit(directory, &manifest, record);
             summary.created = Some(Timestamp::from(manifest.created));
+            summary.valid = Some(obstacle.is_none());
+            summary.error = obstacle.unwrap_or_default();
             summary.image = manifest.image_id;
-            summary.valid = Some(true);
-            summary.options = Map::empty();
             if let Some(measured) = manifest.measured {
                 summary.frozen_micros = measured.frozen_us;
                 summary.total_micros = measured.total_us;

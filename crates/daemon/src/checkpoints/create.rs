@@ -1,18 +1,37 @@
 //! `checkpoint create`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use checkpoint::{Address, HostFacts, Manifest, Measured, ROOTFS, SHM, Staging};
+use api::backend::WaitCondition;
+use checkpoint::{Address, Directory, HostFacts, Manifest, Measured, ROOTFS, SHM, Staging};
 use chrono::Utc;
 use containerd_api::types::{Capture, Checkpoint};
 
 use crate::Daemon;
-use crate::containers::Container;
-use crate::containers::record::Record;
+use crate::containers::record::{Making, Record, Timing};
 use crate::containers::state::{Running, not_running};
+use crate::containers::{Container, wait};
 use crate::error::{Context, Error, Result, blocking};
+
+/// How long the end of a container that was put to sleep may take to be known.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a failure leaves.
+enum Failed {
+    /// The container as it was, and no checkpoint.
+    Undone(Error),
+    /// A container that sleeps, and a whole checkpoint that is not in its place.
+    Kept(PathBuf, Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Undone(error)
+    }
+}
 
 impl Daemon {
     /// Puts a container to sleep under a name; with `exit` its processes end, otherwise they go on.
@@ -22,80 +41,122 @@ impl Daemon {
         checkpoint: &str,
         dir: Option<&Path>,
         exit: bool,
-    ) -> Result<()> {
+    ) -> Result<Timing> {
+        let asked = Instant::now();
         let container = self.container(name)?;
-        let _op = container.op.lock().await;
+        let ended = wait(&container, WaitCondition::NextExit);
+        let op = container.op.lock().await;
+        self.settle_making(&container).await?;
         let record = container.record();
-        let Some(running) = record.state.running().cloned() else {
+        let Some(running) = record.state.running() else {
             return Err(not_running(&container.id));
         };
         checkpoint::check_name(checkpoint)?;
-        self.refuse_running_execs(&container)?;
         let directory = self.checkpoints_of(&record.id, dir);
-        let staging = directory.stage(checkpoint).map_err(|e| match e {
-            checkpoint::Error::Exists(_) => Error::Conflict(format!(
+        if directory.contains(checkpoint) {
+            return Err(Error::Conflict(format!(
                 "checkpoint with name {checkpoint} already exists for container {}",
                 record.name
-            )),
-            other => other.into(),
-        })?;
-        let started = std::time::Instant::now();
-        let manifest = self.manifest(&record, &running, checkpoint);
-        staging.write_manifest(&manifest)?;
-        self.stop_health_checks(&container);
-        // Said before the end can come: a container that was put to sleep is not started afresh by its policy.
-        let asleep = |asleep: bool| {
-            container.change(|r| {
-                r.asleep = asleep;
-                Ok(())
-            })
-        };
-        if exit {
-            asleep(true)?;
+            )));
         }
-        let done = self.dump(&record, &staging, checkpoint, exit, &manifest, started).await;
-        let done = match done {
-            Ok(()) => blocking(move || Ok(staging.commit()?)).await.map(drop),
-            Err(e) => {
-                drop(staging);
-                Err(e)
-            }
-        };
+        let manifest = self.manifest(&record, running, checkpoint);
+        self.rest_health_checks(&container).await;
+        if let Err(e) = self.refuse_running_execs(&container) {
+            self.resume_health_checks(&container);
+            return Err(e);
+        }
+        // Said before there is anything to forget, and before the end can come: a container that was put to sleep is not
+        // started afresh by its policy.
+        container.change(|r| {
+            r.making = Some(Making { name: checkpoint.to_owned(), dir: dir.map(Path::to_owned) });
+            r.asleep = exit;
+            Ok(())
+        })?;
+        let done = self.make_checkpoint(&record, &directory, manifest, exit, asked).await;
+        if !exit || done.is_err() {
+            self.resume_health_checks(&container);
+        }
+        let failed = |why: &str| Error::System(format!("Cannot checkpoint container {}: {why}", record.name));
         match done {
-            Ok(()) => {
-                if !exit {
-                    self.start_health_checks(&container);
-                }
+            Ok(timing) => {
+                container.change(|r| {
+                    r.making = None;
+                    r.last_checkpoint = Some(timing.clone());
+                    Ok(())
+                })?;
                 self.container_event(&record, "checkpoint", &[("checkpoint", checkpoint.to_owned())]);
-                Ok(())
-            }
-            Err(e) => {
+                drop(op);
                 if exit {
-                    asleep(false)?;
+                    // Its end is told by docker-containerd on another way; a start that comes before would find it running.
+                    let _ = tokio::time::timeout(END_LIMIT, ended).await;
                 }
-                self.start_health_checks(&container);
-                Err(Error::System(format!(
-                    "Cannot checkpoint container {}: {}",
-                    record.name,
-                    plain_words(&e.to_string())
-                )))
+                Ok(timing)
             }
+            Err(Failed::Undone(e)) => {
+                container.change(|r| {
+                    r.making = None;
+                    r.asleep = false;
+                    Ok(())
+                })?;
+                Err(self.blame_criu().await.unwrap_or_else(|| failed(&plain_words(&e.to_string()))))
+            }
+            // The record goes on to say that it is being made.
+            Err(Failed::Kept(dir, e)) => Err(failed(&format!(
+                "it was put to sleep, but the checkpoint cannot be put in place: {e}; it is whole in {} and is put in place by \
+                 the next checkpoint or start --checkpoint command of this container, or when dockerd starts",
+                dir.display()
+            ))),
         }
     }
 
-    /// CRIU's images, and the trees that belong to them.
-    async fn dump(
+    /// Stages, dumps, seals, and puts in place.
+    async fn make_checkpoint(
         self: &Arc<Self>,
         record: &Arc<Record>,
-        staging: &Staging,
-        name: &str,
+        directory: &Directory,
+        mut manifest: Manifest,
         exit: bool,
-        manifest: &Manifest,
-        started: std::time::Instant,
-    ) -> Result<()> {
+        asked: Instant,
+    ) -> Result<Timing, Failed> {
+        let staging = directory.stage(&manifest.name).map_err(Error::from)?;
+        staging.announce(&manifest).map_err(Error::from)?;
+        let measured = match self.dump(record, &staging, exit).await {
+            Ok(measured) => measured,
+            Err(e) => {
+                // An answer that was lost is not a dump that was: docker-containerd may go on with it, or take it up again.
+                self.containerd.quiesce(&record.id).await?;
+                if !staging.is_whole() {
+                    return Err(e.into());
+                }
+                tracing::info!("the checkpoint of {} is whole although nobody said so: {e}", record.short_id());
+                Measured::default()
+            }
+        };
+        let total_us = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
+        manifest.measured = Some(Measured { total_us: Some(total_us), ..measured });
+        let timing = Timing {
+            checkpoint: manifest.name.clone(),
+            at: Utc::now(),
+            frozen_us: measured.frozen_us,
+            total_us,
+            bytes: measured.bytes,
+        };
+        let placed = blocking(move || {
+            Ok(match staging.seal(manifest).and_then(|_| staging.commit()) {
+                // The processes are in the images only: they are not thrown away.
+                Err(e) if exit => Err(Failed::Kept(staging.keep(), e.into())),
+                Err(e) => Err(Failed::Undone(e.into())),
+                Ok(_) => Ok(()),
+            })
+        });
+        placed.await?.map(|()| timing)
+    }
+
+    /// CRIU's images, and the trees that belong to them.
+    async fn dump(&self, record: &Arc<Record>, staging: &Staging, exit: bool) -> Result<Measured> {
         let captures = self.captures(record)?;
         let asked = Checkpoint {
-            name: name.to_owned(),
+            name: staging.name().to_owned(),
             exit,
             tcp: true,
             unix_sockets: true,
@@ -112,24 +173,13 @@ impl Daemon {
         if !missing.is_empty() {
             // A runtime that captures nothing itself. Of a container that ended nothing moves any more; of one that goes
             // on, what it wrote since is in too.
-            let place = place.clone();
             let captured = blocking(move || missing.iter().try_for_each(|c| capture(c, &place))).await;
             match captured {
                 Err(e) if exit => tracing::error!("the files of {} stay where they are: {e}", record.short_id()),
                 other => other?,
             }
         }
-        let mut measured: Measured = serde_json::from_str(&stats).unwrap_or_default();
-        measured.total_us = Some(started.elapsed().as_micros() as u64);
-        let told = staging.file_sizes().and_then(|files| {
-            staging.write_manifest(&Manifest { files, measured: Some(measured), ..manifest.clone() })
-        });
-        match told {
-            // The processes are in the images only: the manifest of before the dump is enough to wake them.
-            Err(e) if exit => tracing::error!("the manifest of {} stays as it was: {e}", record.short_id()),
-            other => other?,
-        }
-        Ok(())
+        Ok(serde_json::from_str(&stats).unwrap_or_default())
     }
 
     /// The trees that a checkpoint holds beside the memory.
@@ -150,7 +200,7 @@ impl Daemon {
             .filter_map(|e| Some((e.network_name.clone(), Address { ipv4: e.ipv4?, mac: e.mac })))
             .collect();
         Manifest {
-            version: 1,
+            version: checkpoint::VERSION,
             name: name.to_owned(),
             created: Utc::now(),
             container_id: record.id.clone(),
@@ -160,10 +210,15 @@ impl Daemon {
             tty: record.tty(),
             paused: running.paused,
             addresses,
-            host: HostFacts::here(),
+            host: HostFacts::here().clone(),
             files: BTreeMap::new(),
             measured: None,
         }
+    }
+
+    /// The reason behind every other: without a CRIU that can be used the runtime's own words say less.
+    pub(crate) async fn blame_criu(&self) -> Option<Error> {
+        crate::system::check_criu().await.err()
     }
 
     /// An exec'd process is nobody's child in the container: CRIU would lose it silently.

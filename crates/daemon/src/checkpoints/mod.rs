@@ -6,6 +6,8 @@
 
 mod backend;
 mod create;
+mod preflight;
+mod settle;
 mod wake;
 
 use std::path::Path;
@@ -13,6 +15,7 @@ use std::path::Path;
 use checkpoint::Directory;
 
 use crate::Daemon;
+use crate::containers::record::Timing;
 
 pub use wake::Wake;
 
@@ -20,15 +23,24 @@ impl Daemon {
     /// Where a container's checkpoints are: its own directory, or `<dir>/<container id>/checkpoints` as in Docker.
     fn checkpoints_of(&self, id: &str, dir: Option<&Path>) -> Directory {
         match dir.filter(|d| !d.as_os_str().is_empty()) {
-            Some(dir) => Directory::new(dir.join(id).join("checkpoints")),
-            None => Directory::new(self.container_dir(id).join("checkpoints")),
+            Some(dir) => Directory::foreign(dir.join(id).join("checkpoints"), &self.seal_key),
+            None => Directory::own(self.container_dir(id).join("checkpoints"), &self.seal_key),
         }
+    }
+
+    /// Bytes that a container's checkpoints take in the data root.
+    pub(crate) fn checkpoint_bytes(&self, id: &str) -> u64 {
+        self.checkpoints_of(id, None).size_bytes()
     }
 }
 
-/// Keeps or removes checkpoints that were in the making when dockerd was killed, below the directory of all containers.
-pub fn settle(containers: &Path) {
-    for entry in std::fs::read_dir(containers).into_iter().flatten().flatten() {
-        Directory::new(entry.path().join("checkpoints")).settle();
+/// As the API tells it.
+pub(crate) fn show_timing(timing: &Timing) -> api::types::CheckpointTiming {
+    api::types::CheckpointTiming {
+        name: timing.checkpoint.clone(),
+        at: timing.at.into(),
+        frozen_micros: timing.frozen_us,
+        total_micros: timing.total_us,
+        bytes: timing.bytes,
     }
 }

@@ -2,13 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
-use checkpoint::{Directory, HostFacts, Manifest, ROOTFS, SHM};
+use checkpoint::{Depth, Directory, HostFacts, Manifest, Origin, ROOTFS, SHM};
+use chrono::Utc;
 
 use crate::Daemon;
 use crate::containers::Container;
+use crate::containers::mounts::Source;
 use crate::containers::network::Addresses;
-use crate::error::{Context, Error, Result};
+use crate::containers::record::{Record, Timing};
+use crate::error::{Context, Error, Result, blocking};
 
 /// A checkpoint that is about to be woken.
 #[derive(Debug, Clone)]
@@ -16,38 +20,63 @@ pub struct Wake {
     parent: PathBuf,
     manifest: Arc<Manifest>,
     addresses: Addresses,
+    asked: Instant,
 }
 
 impl Daemon {
     /// Finds a checkpoint and makes sure that this container can be woken from it.
-    pub(crate) fn open_checkpoint(&self, container: &Container, name: &str, dir: Option<&Path>) -> Result<Wake> {
+    pub(crate) async fn open_checkpoint(
+        self: &Arc<Self>,
+        container: &Container,
+        name: &str,
+        dir: Option<&Path>,
+    ) -> Result<Wake> {
+        let asked = Instant::now();
         checkpoint::check_name(name)?;
+        self.settle_unfinished(container).await?;
         let record = container.record();
         let directory = self.find(&record.id, name, dir)?;
-        let manifest = directory.manifest(name)?;
-        let refuse =
-            |why: String| Error::Conflict(format!("checkpoint {name} cannot be woken as {}: {why}", record.name));
+        let (daemon, name) = (self.clone(), name.to_owned());
+        blocking(move || {
+            let manifest = directory.check(&name, Depth::Wake)?;
+            if let Some(why) = daemon.unfit(&directory, &manifest, &record) {
+                return Err(Error::Conflict(format!("checkpoint {name} cannot be woken as {}: {why}", record.name)));
+            }
+            // Another container gets addresses of its own: those of the first may be in use.
+            let mut addresses = Addresses::default();
+            if manifest.container_id == record.id {
+                addresses.by_network = manifest.addresses.iter().map(|(n, a)| (n.clone(), (a.ipv4, a.mac))).collect();
+            }
+            Ok(Wake { parent: directory.path().to_owned(), manifest: Arc::new(manifest), addresses, asked })
+        })
+        .await
+    }
+
+    /// Why a container cannot be woken from a checkpoint, whole as it may be.
+    pub(super) fn unfit(&self, directory: &Directory, manifest: &Manifest, record: &Record) -> Option<String> {
+        if directory.origin() == Origin::Own && manifest.container_id != record.id {
+            return Some(format!("it was taken of container {}", manifest.container_id));
+        }
         if manifest.image_id != record.image_id {
-            return Err(refuse(format!(
+            return Some(format!(
                 "it was taken of a container of image {}, this one is of {}",
                 manifest.image_id, record.image_id
-            )));
+            ));
         }
         if manifest.tty != record.tty() {
             let (with, without) = ("with a terminal", "without a terminal");
             let (there, here) = if manifest.tty { (with, without) } else { (without, with) };
-            return Err(refuse(format!("it was taken of a container {there}, this one is {here}")));
+            return Some(format!("it was taken of a container {there}, this one is {here}"));
         }
-        if let Some(obstacle) = HostFacts::here().obstacle(&manifest.host) {
-            return Err(refuse(obstacle));
+        // A start would make it anew, and the processes would find their files gone.
+        let gone = record.mounts.iter().find_map(|mount| match &mount.source {
+            Source::Bind { path, .. } if !path.exists() => Some((path, &mount.destination)),
+            _ => None,
+        });
+        if let Some((path, destination)) = gone {
+            return Some(format!("the source {} of its mount {destination} is missing", path.display()));
         }
-        directory.check_files(&manifest)?;
-        // Another container gets addresses of its own: those of the first may be in use.
-        let mut addresses = Addresses::default();
-        if manifest.container_id == record.id {
-            addresses.by_network = manifest.addresses.iter().map(|(n, a)| (n.clone(), (a.ipv4, a.mac))).collect();
-        }
-        Ok(Wake { parent: directory.path().to_owned(), manifest: Arc::new(manifest), addresses })
+        HostFacts::here().obstacle(&manifest.host)
     }
 
     /// In the container's own directory; with `dir` in Docker's place for this container, in `dir` itself, or in the
@@ -55,7 +84,7 @@ impl Daemon {
     fn find(&self, id: &str, name: &str, dir: Option<&Path>) -> Result<Directory> {
         let own = self.checkpoints_of(id, dir);
         let Some(dir) = dir.filter(|_| !own.contains(name)) else { return Ok(own) };
-        let plain = Directory::new(dir);
+        let plain = Directory::foreign(dir, &self.seal_key);
         if plain.contains(name) {
             return Ok(plain);
         }
@@ -64,7 +93,7 @@ impl Daemon {
             .flatten()
             .flatten()
             .filter(|e| e.file_name().len() == 64)
-            .map(|e| Directory::new(e.path().join("checkpoints")))
+            .map(|e| Directory::foreign(e.path().join("checkpoints"), &self.seal_key))
             .filter(|d| d.contains(name))
             .collect();
         match &others[..] {
@@ -94,9 +123,16 @@ impl Wake {
         self.manifest.paused
     }
 
-    /// Tells what a restore measured.
-    pub fn woken(&self, measured: &str) {
+    /// What the wake cost, now that it is done.
+    pub fn woken(&self, measured: &str) -> Timing {
         tracing::info!("woke {} from {}: {measured}", self.manifest.container_name, self.manifest.name);
+        Timing {
+            checkpoint: self.manifest.name.clone(),
+            at: Utc::now(),
+            frozen_us: None,
+            total_us: u64::try_from(self.asked.elapsed().as_micros()).unwrap_or(u64::MAX),
+            bytes: self.manifest.measured.as_ref().and_then(|measured| measured.bytes),
+        }
     }
 
     fn capture(&self, name: &str) -> Option<PathBuf> {

@@ -76,6 +76,9 @@ impl Daemon {
             restart_count: 0,
             manually_stopped: false,
             asleep: false,
+            making: None,
+            last_checkpoint: None,
+            last_wake: None,
             runs: 0,
             exits: 0,
         };

@@ -97,7 +97,7 @@ impl Daemon {
 
         if again {
             self.restart_later(container, ran);
-        } else if host.auto_remove {
+        } else if host.auto_remove && !before.asleep {
             self.remove_later(container);
         }
     }

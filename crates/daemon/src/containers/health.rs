@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api::types::{ExecCreateRequest, Health, HealthConfig, HealthcheckResult, Timestamp};
 use futures::StreamExt;
+use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use super::container::Container;
@@ -16,6 +17,10 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_START_INTERVAL: Duration = Duration::from_secs(5);
 const DEFAULT_RETRIES: i64 = 3;
+/// How long a probe may take to end when the container is to be checkpointed; it is killed then.
+const PROBE_PATIENCE: Duration = Duration::from_secs(3);
+/// How long one that was killed may take.
+const KILL_PATIENCE: Duration = Duration::from_secs(12);
 /// How many results are kept, and how much of each one's output.
 const KEPT: usize = 5;
 const KEPT_OUTPUT_BYTES: usize = 4096;
@@ -25,6 +30,8 @@ const KEPT_OUTPUT_BYTES: usize = 4096;
 pub struct HealthState {
     known: Mutex<Option<Known>>,
     running: Mutex<Option<CancellationToken>>,
+    /// Held while a probe's process lives.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Known {
@@ -91,11 +98,18 @@ fn command(config: &HealthConfig, shell: &[String]) -> Option<Vec<String>> {
 impl Daemon {
     /// Begins to check a container that has just started, or was found running.
     pub(crate) fn start_health_checks(self: &Arc<Self>, container: &Arc<Container>) {
+        *container.health.known() = None;
+        self.resume_health_checks(container);
+    }
+
+    /// Goes on to check a container whose checks were stopped; what is known of it stays known.
+    pub(crate) fn resume_health_checks(self: &Arc<Self>, container: &Arc<Container>) {
         self.stop_health_checks(container);
         let record = container.record();
         let Some(config) = record.config.healthcheck.clone() else { return };
         let Some(command) = command(&config, &record.config.shell) else { return };
-        *container.health.known() = Some(Known { status: "starting", streak: 0, log: VecDeque::new() });
+        let unknown = || Known { status: "starting", streak: 0, log: VecDeque::new() };
+        container.health.known().get_or_insert_with(unknown);
         let stop = CancellationToken::new();
         *container.health.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(stop.clone());
         let (daemon, container) = (self.clone(), container.clone());
@@ -114,6 +128,17 @@ impl Daemon {
         }
     }
 
+    /// Ends the checks, and sees to it that no probe's process is left in the container: a checkpoint could not hold it.
+    pub(crate) async fn rest_health_checks(&self, container: &Container) {
+        // Most probes take no time, and are let finish.
+        let turn = container.health.turn.clone();
+        let finished = tokio::time::timeout(PROBE_PATIENCE, turn.lock()).await;
+        self.stop_health_checks(container);
+        if finished.is_err() {
+            let _ = tokio::time::timeout(KILL_PATIENCE, turn.lock()).await;
+        }
+    }
+
     async fn check_health(self: &Arc<Self>, container: &Arc<Container>, config: &HealthConfig, command: Vec<String>) {
         let duration = |nanos: i64, default| if nanos > 0 { Duration::from_nanos(nanos as u64) } else { default };
         let interval = duration(config.interval, DEFAULT_INTERVAL);
@@ -128,8 +153,9 @@ impl Daemon {
             if container.record().state.running().is_none_or(|r| r.paused) {
                 continue;
             }
+            let turn = container.health.turn.clone().lock_owned().await;
             let start = Timestamp::now();
-            let (exit_code, output) = match tokio::time::timeout(timeout, self.probe(container, &command)).await {
+            let (exit_code, output) = match tokio::time::timeout(timeout, self.probe(container, &command, turn)).await {
                 Ok(Ok(result)) => result,
                 Ok(Err(e)) => (-1, e.to_string()),
                 Err(_) => (-1, format!("Health check exceeded timeout ({})", humane(timeout))),
@@ -143,7 +169,12 @@ impl Daemon {
     }
 
     /// Runs the command once.
-    async fn probe(self: &Arc<Self>, container: &Arc<Container>, command: &[String]) -> Result<(i64, String)> {
+    async fn probe(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        command: &[String],
+        turn: OwnedMutexGuard<()>,
+    ) -> Result<(i64, String)> {
         let request = ExecCreateRequest {
             cmd: command.to_vec().into(),
             attach_stdout: true,
@@ -152,7 +183,7 @@ impl Daemon {
             ..ExecCreateRequest::default()
         };
         let id = self.exec_create(&container.id, request)?;
-        let _kill = KillOnDrop { daemon: self.clone(), exec: id.clone() };
+        let _kill = KillOnDrop { daemon: self.clone(), exec: id.clone(), turn: Some(turn) };
         let mut attached = self.exec_start_attached(&id, Default::default()).await?;
         let mut output = Vec::new();
         while let Some(chunk) = attached.output.next().await {
@@ -165,16 +196,20 @@ impl Daemon {
     }
 }
 
-/// A probe that takes too long is killed.
+/// A probe that takes too long is killed; its turn is over when its process is gone.
 struct KillOnDrop {
     daemon: Arc<Daemon>,
     exec: String,
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        let (daemon, exec) = (self.daemon.clone(), std::mem::take(&mut self.exec));
-        tokio::spawn(async move { daemon.exec_discard(&exec).await });
+        let (daemon, exec, turn) = (self.daemon.clone(), std::mem::take(&mut self.exec), self.turn.take());
+        tokio::spawn(async move {
+            daemon.exec_discard(&exec).await;
+            drop(turn);
+        });
     }
 }
 

@@ -2,13 +2,22 @@
 
 use std::sync::Arc;
 
-use api::types::{ContainerInspect, ContainerState, DriverData, EndpointSettings, Map, NetworkSettings, Timestamp};
+use api::types::{
+    CheckpointTimings, ContainerInspect, ContainerState, DriverData, EndpointSettings, Map, NetworkSettings, Timestamp,
+};
 
 use super::container::Container;
 use super::network::{hide_endpoint, port_map, show_endpoint};
 use super::record::Record;
 use crate::Daemon;
 use crate::error::{Result, blocking};
+
+fn show_checkpoints(record: &Record) -> Option<CheckpointTimings> {
+    let show = |timing: &Option<super::record::Timing>| timing.as_ref().map(crate::checkpoints::show_timing);
+    let shown =
+        CheckpointTimings { last_checkpoint: show(&record.last_checkpoint), last_wake: show(&record.last_wake) };
+    (shown != CheckpointTimings::default()).then_some(shown)
+}
 
 impl Daemon {
     /// Describes a container.
@@ -49,6 +58,7 @@ impl Daemon {
             mounts: record.mounts.iter().filter(|m| m.listed).map(|m| m.to_point(&self.volumes)).collect(),
             config: record.config.clone(),
             network_settings: self.network_settings(&record),
+            checkpoints: show_checkpoints(&record),
             ..ContainerInspect::default()
         })
     }

@@ -39,6 +39,7 @@ pub(crate) use backend::detached;
 pub use container::Container;
 pub use index::Containers;
 pub(crate) use start::own_shm;
+pub(crate) use wait::wait;
 
 use std::sync::Arc;
 

@@ -42,12 +42,45 @@ pub struct Record {
     /// Put to sleep by a checkpoint that ended it: the restart policy does not start it afresh.
     #[serde(default)]
     pub asleep: bool,
+    /// A checkpoint of it that is being made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub making: Option<Making>,
+    /// What its last checkpoint cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_checkpoint: Option<Timing>,
+    /// What its last wake cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_wake: Option<Timing>,
     /// The runtime it was made with (a name).
     pub runtime: String,
     /// How many runs there were: it tells one run's end from another's.
     pub runs: u64,
     /// How often it ended.
     pub exits: u64,
+}
+
+/// A checkpoint in the making.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Making {
+    /// Its name.
+    pub name: String,
+    /// Its `--checkpoint-dir`, if it does not go to the data root.
+    pub dir: Option<PathBuf>,
+}
+
+/// What a checkpoint or a wake cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timing {
+    /// The checkpoint.
+    pub checkpoint: String,
+    /// When it was done.
+    pub at: DateTime<Utc>,
+    /// How long the processes stood still, microseconds, if the runtime measured it.
+    pub frozen_us: Option<u64>,
+    /// From the request to the end, microseconds.
+    pub total_us: u64,
+    /// Bytes written or read, if the runtime told.
+    pub bytes: Option<u64>,
 }
 
 impl Record {

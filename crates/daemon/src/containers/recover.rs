@@ -43,6 +43,11 @@ impl Daemon {
         }
         self.networks.reconcile(&live).await?;
         self.kill_unknown(&live).await?;
+        for container in self.containers.all().iter().filter(|container| !live.contains(&container.id)) {
+            if let Err(e) = self.settle_unfinished(container).await {
+                tracing::warn!("settling a checkpoint of {}: {e}", container.record().short_id());
+            }
+        }
         for container in ended {
             let record = container.record();
             // What it wrote last is still in the FIFOs, or in the hands of its shim.
@@ -74,6 +79,7 @@ impl Daemon {
             }
         }
         self.start_health_checks(container);
+        self.settle_later(container);
         tracing::info!("container {} runs on with pid {pid}", record.short_id());
     }
 
@@ -159,7 +165,7 @@ impl Daemon {
                     let _ = std::fs::remove_dir_all(entry.path());
                 }
             }
-            crate::checkpoints::settle(&dir);
+            daemon.settle_all(&dir);
             Ok::<_, Error>(())
         });
         if let Err(e) = swept.await {

@@ -51,6 +51,10 @@ impl Daemon {
 
     /// Removes a container that is in state `removing` and whose lock is held.
     pub(crate) async fn remove_held(self: &Arc<Self>, container: &Arc<Container>, volumes: bool) -> Result<()> {
+        // One that goes to a `--checkpoint-dir` outlives the container.
+        if let Err(e) = self.settle_making(container).await {
+            tracing::warn!("settling a checkpoint of {}: {e}", container.record().short_id());
+        }
         let record = container.record();
         self.clean_up(&record).await;
         if let Err(e) = self.delete_files(&record).await {

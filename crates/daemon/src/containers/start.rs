@@ -31,7 +31,7 @@ impl Daemon {
             }
             None => None,
             Some(checkpoint) => {
-                Some(self.open_checkpoint(&container, checkpoint, options.checkpoint_dir.as_deref())?)
+                Some(self.open_checkpoint(&container, checkpoint, options.checkpoint_dir.as_deref()).await?)
             }
         };
         container.cancel_restart();
@@ -55,11 +55,14 @@ impl Daemon {
         // Taken before anything runs: a program may have ended before we hear that it was started, and an end that is
         // older than the start is taken for that of a run before this one.
         let now = Utc::now();
-        let started = match self.launch(container, &record, wake).await {
-            Ok((pid, paused)) => container.change(|r| {
+        let started = match self.launch(container, &record, wake.as_ref()).await {
+            Ok((pid, measured)) => container.change(|r| {
                 r.state = r.state.started(pid, now)?;
-                if paused {
-                    r.state = r.state.paused(&r.id)?;
+                if let Some(wake) = &wake {
+                    if wake.paused() {
+                        r.state = r.state.paused(&r.id)?;
+                    }
+                    r.last_wake = Some(wake.woken(&measured));
                 }
                 r.runs += 1;
                 r.asleep = false;
@@ -74,7 +77,10 @@ impl Daemon {
                 Ok(())
             }
             Err(e) => {
-                let error = start_error(e, &record.path);
+                let error = match &wake {
+                    Some(_) => self.blame_criu().await.unwrap_or_else(|| start_error(e, &record.path)),
+                    None => start_error(e, &record.path),
+                };
                 self.clean_up(&record).await;
                 container.hub.end_output();
                 container.hub.reset_stdin();
@@ -83,7 +89,8 @@ impl Daemon {
                     r.state = r.state.start_failed(exit_code, error.to_string());
                     Ok(())
                 })?;
-                if record.host_config.auto_remove {
+                // One that sleeps is kept: its checkpoints would go with it.
+                if record.host_config.auto_remove && wake.is_none() {
                     self.remove_later(container);
                 }
                 Err(error)
@@ -91,16 +98,16 @@ impl Daemon {
         }
     }
 
-    /// The steps of a start; gives the pid and whether it is frozen.
+    /// The steps of a start; gives the pid and what a restore measured.
     async fn launch(
         self: &Arc<Self>,
         container: &Arc<Container>,
         record: &Arc<Record>,
-        wake: Option<Wake>,
-    ) -> Result<(i32, bool)> {
+        wake: Option<&Wake>,
+    ) -> Result<(i32, String)> {
         let runtime = self.runtime(&record.runtime)?;
-        let addresses = wake.as_ref().map(|w| w.addresses());
-        let files = self.prepare_files(record, wake.as_ref());
+        let addresses = wake.map(Wake::addresses);
+        let files = self.prepare_files(record, wake);
         // Both run to their end even if one fails, so that what is taken back afterwards stands still.
         let (rootfs, joined) = tokio::join!(files, self.join_networks(record, addresses));
         let (rootfs, joined) = (rootfs?, joined?);
@@ -116,7 +123,7 @@ impl Daemon {
             bundle: &bundle,
             stdio: &fifos.paths,
             runtime: &runtime,
-            checkpoint: wake.as_ref().map(Wake::location),
+            checkpoint: wake.map(Wake::location),
         };
         self.attachment_events(record, "connect", "mount");
         let created = self.containerd.create(create).await;
@@ -130,10 +137,7 @@ impl Daemon {
         };
         let copying = fifos.connect(container.hub.clone(), Some(log));
         container.set_copying(copying);
-        if let Some(wake) = &wake {
-            wake.woken(&measured);
-        }
-        Ok((pid, wake.is_some_and(|w| w.paused())))
+        Ok((pid, measured))
     }
 
     /// Mounts the root (with the checkpoint's changes when there is one) and `/dev/shm`.

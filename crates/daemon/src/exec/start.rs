@@ -21,6 +21,8 @@ use crate::error::{Error, Result};
 
 /// How long the rest of the output may take after the end.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long one that was killed may take to end.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 impl Daemon {
     /// Prepares a process.
@@ -287,6 +289,7 @@ impl Daemon {
         let Ok(exec) = self.execs.get(id) else { return };
         if exec.exit_code().is_none() {
             let _ = self.containerd.signal(&exec.container_id, &exec.id, libc::SIGKILL as u32).await;
+            let _ = tokio::time::timeout(KILL_LIMIT, self.execs.wait(id)).await;
         }
         self.execs.remove(id);
     }

@@ -136,6 +136,7 @@ impl Daemon {
 
     fn warnings(&self, cgroups: &Cgroups) -> List<String> {
         let mut warnings = self.networks.warnings();
+        warnings.extend(self.criu_warning.get().map(|warning| format!("WARNING: {warning}")));
         for (is_there, what) in [
             (cgroups.memory, "memory limit"),
             (cgroups.swap, "swap limit"),

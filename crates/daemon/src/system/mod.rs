@@ -8,7 +8,7 @@ mod time;
 mod usage;
 mod version;
 
-pub use criu::find_criu;
+pub use criu::check_criu;
 pub use time::until_filter;
 
 /// A new engine's id: a random UUID.

@@ -20,7 +20,18 @@ impl Daemon {
         if wants("container") {
             let options = ListOptions { all: true, size: true, ..Default::default() };
             let containers = ContainerBackend::list(self, options).await;
-            usage.containers = containers.map_err(|error| Error::System(error.to_string()))?.into();
+            let mut containers = containers.map_err(|error| Error::System(error.to_string()))?;
+            let daemon = self.arc();
+            containers = blocking(move || {
+                // What a container takes on the disk: its checkpoints go with it.
+                for container in &mut containers {
+                    let bytes = i64::try_from(daemon.checkpoint_bytes(&container.id)).unwrap_or(i64::MAX);
+                    container.size_rw = container.size_rw.saturating_add(bytes);
+                }
+                Ok(containers)
+            })
+            .await?;
+            usage.containers = containers.into();
         }
         if wants("volume") {
             usage.volumes = self.volume_usage().await?.into();

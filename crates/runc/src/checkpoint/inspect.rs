@@ -67,7 +67,8 @@ fn descends(pid: i32, init: i32) -> bool {
     false
 }
 
-fn command(pid: i32) -> String {
+/// A process's command line, cut short.
+pub fn command(pid: i32) -> String {
     let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<_> = text.split(|b| *b == 0).filter(|w| !w.is_empty()).map(String::from_utf8_lossy).collect();
     if words.is_empty() {

@@ -21,6 +21,7 @@ mod inspect;
 mod mounts;
 mod network;
 pub mod options;
+pub mod preflight;
 pub mod restore;
 
 mod tmpfs;

@@ -7,6 +7,7 @@ use rustix::process::Pid;
 use super::lifecycle::{self, bundle_directory};
 use crate::checkpoint::dump::{self, Capture};
 use crate::checkpoint::options::Options;
+use crate::checkpoint::preflight;
 use crate::checkpoint::{cache_file, restore};
 use crate::cli;
 use crate::error::{Doing, Error, Result};
@@ -32,6 +33,11 @@ fn empty_namespaces(list: &[String]) -> Result<u32> {
 /// `checkpoint`
 pub fn checkpoint(root: &Path, criu: Option<&Path>, arguments: &cli::Checkpoint) -> Result<i32> {
     let container = Container::open(root, &arguments.id)?;
+    if arguments.preflight {
+        let report = preflight::look(&container, criu)?;
+        println!("{}", serde_json::to_string(&report).doing(|| "encode".into())?);
+        return Ok(0);
+    }
     if arguments.page_server.is_some() || arguments.criu.lazy_pages || arguments.status_fd.is_some() {
         return Err(Error::NotImplemented("--page-server, --lazy-pages, --status-fd".into()));
     }

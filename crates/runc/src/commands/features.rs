@@ -7,6 +7,9 @@ use crate::error::{Doing, Result};
 /// The annotation by which engines learn that `checkpoint --auto` is there.
 pub const AUTO_ANNOTATION: &str = "org.dormouse.checkpoint.auto";
 
+/// The annotation by which engines learn that `checkpoint --preflight` is there.
+pub const PREFLIGHT_ANNOTATION: &str = "org.dormouse.checkpoint.preflight";
+
 /// `features`
 pub fn features() -> Result<i32> {
     let capabilities: Vec<String> = {
@@ -51,7 +54,8 @@ pub fn features() -> Result<i32> {
         "annotations": {
             "org.opencontainers.runc.checkpoint.enabled": "true",
             "org.opencontainers.runc.version": env!("CARGO_PKG_VERSION"),
-            AUTO_ANNOTATION: "true"
+            AUTO_ANNOTATION: "true",
+            PREFLIGHT_ANNOTATION: "true"
         }
     });
     println!("{}", serde_json::to_string_pretty(&document).doing(|| "encode".into())?);

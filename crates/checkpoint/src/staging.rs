@@ -1,0 +1,160 @@
+//! A checkpoint in the making: from an empty directory to a rename.
+//!
+//! ```text
+//! <dir>/.staging-<name>-…/manifest.json    what it is going to be, written before the dump
+//! <dir>/.staging-<name>-…/<name>/          what the runtime writes; its own last word is `config.json`
+//! <dir>/.staging-removed-<name>-…/         one that is being removed
+//! ```
+//!
+//! A kill between any two steps leaves a directory that [`crate::Directory::settle`] can judge: with `config.json` the dump
+//! was complete and the checkpoint is kept, without it the container never ended for it and the directory goes.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result, io};
+use crate::manifest::Manifest;
+use crate::seal::{self, Key, Seal};
+use crate::{MANIFEST, NOTE, SEAL, check_name};
+
+/// A checkpoint in the making; dropped, it is gone.
+#[derive(Debug)]
+pub struct Staging {
+    pub(crate) dir: PathBuf,
+    pub(crate) name: String,
+    pub(crate) home: PathBuf,
+    pub(crate) key: Key,
+}
+
+impl Staging {
+    /// The checkpoint's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The directory in which `<name>` is to be made.
+    pub fn parent(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The checkpoint in the making.
+    pub fn place(&self) -> PathBuf {
+        self.dir.join(&self.name)
+    }
+
+    /// Writes what it is going to be beside the place, so that the dump is of use even if nobody comes back to it.
+    pub fn announce(&self, manifest: &Manifest) -> Result<()> {
+        let text = serde_json::to_vec_pretty(manifest).map_err(|e| io("encode a manifest")(e.into()))?;
+        write(&self.dir, MANIFEST, &text, false)
+    }
+
+    /// Whether the dump came to its end: docker-containerd writes its note last.
+    pub fn is_whole(&self) -> bool {
+        self.place().join(NOTE).is_file()
+    }
+
+    /// Takes the digests of all files, and writes manifest and seal. Meanwhile the files go to the disk: afterwards a power
+    /// cut cannot take anything from it.
+    pub fn seal(&self, mut manifest: Manifest) -> Result<Manifest> {
+        let place = self.place();
+        // Memory of processes: nobody else's to read, wherever the directory is.
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o700))
+            .map_err(io(format!("chmod {}", place.display())))?;
+        let (taken, synced) = std::thread::scope(|scope| {
+            let syncing = scope.spawn(|| sync_tree(&place));
+            let taken = seal::take(&place).map_err(io(format!("read {}", place.display())));
+            (taken, syncing.join().unwrap_or_else(|_| Err(io("sync")(std::io::Error::other("a thread failed")))))
+        });
+        synced?;
+        let (files, lie) = taken?;
+        manifest.files = files;
+        let text = serde_json::to_vec_pretty(&manifest).map_err(|e| io("encode a manifest")(e.into()))?;
+        let seal = serde_json::to_vec(&Seal::new(&self.key, &text, lie)).map_err(|e| io("encode a seal")(e.into()))?;
+        write(&place, MANIFEST, &text, true)?;
+        write(&place, SEAL, &seal, true)?;
+        sync_dir(&place)?;
+        Ok(manifest)
+    }
+
+    /// Makes a sealed one a checkpoint.
+    ///
+    /// # Errors
+    /// It is still there then, and still one in the making: the caller drops it, or [keeps](Self::keep) it for another try.
+    pub fn commit(&self) -> Result<PathBuf> {
+        let (place, home) = (self.place(), self.home.join(&self.name));
+        let renamed = rustix::fs::renameat_with(
+            rustix::fs::CWD,
+            &place,
+            rustix::fs::CWD,
+            &home,
+            rustix::fs::RenameFlags::NOREPLACE,
+        );
+        match renamed {
+            Err(rustix::io::Errno::EXIST) => return Err(Error::Exists(self.name.clone())),
+            other => other.map_err(|e| io(format!("rename to {}", home.display()))(e.into()))?,
+        }
+        sync_dir(&self.home)?;
+        Ok(home)
+    }
+
+    /// Leaves it for [`crate::Directory::settle`]: a container's only memory is not thrown away.
+    pub fn keep(self) -> PathBuf {
+        let dir = self.dir.clone();
+        std::mem::forget(self);
+        dir
+    }
+
+    /// What an earlier program has begun in `dir`, if anything of use can still become of it. `None` leaves it to be removed.
+    pub(crate) fn left_behind(dir: PathBuf, home: &Path, key: &Key) -> Option<(Self, Manifest)> {
+        let inside = || fs::read_dir(&dir).into_iter().flatten().flatten().find(|e| e.path().is_dir());
+        let manifest = inside()
+            .and_then(|entry| seal::manifest_of(&entry.path()).ok())
+            .or_else(|| seal::manifest_of(&dir).ok())
+            .filter(|manifest| check_name(&manifest.name).is_ok())?;
+        let staging = Self { dir, name: manifest.name.clone(), home: home.to_owned(), key: key.clone() };
+        if staging.is_whole() {
+            return Some((staging, manifest));
+        }
+        std::mem::forget(staging);
+        None
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Writes a file under another name and renames it: one that is there stays whole whatever comes in between.
+fn write(dir: &Path, name: &str, text: &[u8], durably: bool) -> Result<()> {
+    let path = dir.join(format!("{name}.new"));
+    let what = || format!("write {}", path.display());
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(io(what()))?;
+    file.write_all(text).map_err(io(what()))?;
+    if durably {
+        file.sync_data().map_err(io(what()))?;
+    }
+    fs::rename(&path, dir.join(name)).map_err(io(what()))
+}
+
+fn sync_tree(path: &Path) -> Result<()> {
+    let what = || format!("sync {}", path.display());
+    for entry in fs::read_dir(path).map_err(io(what()))? {
+        let entry = entry.map_err(io(what()))?;
+        let kind = entry.file_type().map_err(io(what()))?;
+        if kind.is_dir() {
+            sync_tree(&entry.path())?;
+        } else if kind.is_file() {
+            File::open(entry.path()).and_then(|f| f.sync_data()).map_err(io(what()))?;
+        }
+    }
+    sync_dir(path)
+}
+
+fn sync_dir(path: &Path) -> Result<()> {
+    File::open(path).and_then(|f| f.sync_all()).map_err(io(format!("sync {}", path.display())))
+}
