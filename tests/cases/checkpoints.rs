@@ -4,7 +4,7 @@ use std::fs;
 
 use e2e::{Counter, Engine, eventually, eventually_seen, free_port};
 
-fn sleeps_and_wakes(flags: &str) {
+pub(crate) fn sleeps_and_wakes(flags: &str) {
     let engine = Engine::start();
     let counter = Counter::run(&engine, "c1", flags);
     assert_eq!(engine.ok("docker checkpoint create c1 nap"), "nap");

@@ -18,5 +18,6 @@ mod programs;
 mod registry;
 mod run_flags;
 mod security;
+mod sleepers;
 mod spoiled;
 mod volumes;

@@ -18,6 +18,7 @@ struct Guest {
 impl Guest {
     /// Starts the program; `files` of `cases/programs` are in `/srv` of the container.
     fn start(program: DebianProgram, inside: u16, files: &[&str], command: &str) -> Self {
+        program.tar(); // may take a while, the first time
         let engine = Engine::with().without_image().start();
         program.import(&engine);
         let port = free_port();
