@@ -128,6 +128,11 @@ impl Container {
         Ok(container)
     }
 
+    /// The directory of all containers.
+    pub fn root(&self) -> &Path {
+        self.dir.parent().unwrap_or(Path::new("/"))
+    }
+
     /// Opens a container by id.
     pub fn open(root: &Path, id: &str) -> Result<Self> {
         check_id(id)?;
@@ -153,6 +158,10 @@ impl Container {
         for entry in entries {
             let entry = entry.doing(|| format!("read {}", root.display()))?;
             let Some(id) = entry.file_name().to_str().map(str::to_owned) else { continue };
+            // What is kept for all of them.
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
             match Container::open(root, &id) {
                 Ok(container) => containers.push(container),
                 Err(Error::NoContainer | Error::InvalidId(_)) => (),

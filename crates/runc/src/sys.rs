@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// What `clone` gave us.
 pub enum Forked {
@@ -100,14 +100,6 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
 pub fn read_only_mount_of(path: &CStr) -> io::Result<OwnedFd> {
     const OPEN_TREE_CLONE: libc::c_uint = 1;
     const OPEN_TREE_CLOEXEC: libc::c_uint = libc::O_CLOEXEC as libc::c_uint;
-    #[repr(C)]
-    struct MountAttr {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        userns_fd: u64,
-    }
-    const MOUNT_ATTR_RDONLY: u64 = 1;
     // SAFETY: the path is a valid string; a non-negative answer is a descriptor that is ours.
     let tree = unsafe {
         let fd = libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
@@ -116,19 +108,55 @@ pub fn read_only_mount_of(path: &CStr) -> io::Result<OwnedFd> {
         }
         OwnedFd::from_raw_fd(fd as RawFd)
     };
-    let attr = MountAttr { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, userns_fd: 0 };
+    const MOUNT_ATTR_RDONLY: u64 = 1;
+    set_mount_attributes(tree.as_fd(), MOUNT_ATTR_RDONLY)?;
+    Ok(tree)
+}
+
+/// Adds attributes (`MOUNT_ATTR_…`) to the mount behind a descriptor.
+pub fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct MountAttr {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        userns_fd: u64,
+    }
+    let attr = MountAttr { set: attributes, clear: 0, propagation: 0, userns_fd: 0 };
     // SAFETY: the structure is the kernel's, of the size given, and lives through the call.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
+            mount.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH,
             &attr as *const MountAttr,
             std::mem::size_of::<MountAttr>(),
         )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(tree) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Puts this process under a seccomp filter: `program` is an array of `struct sock_filter`, `flags` are
+/// `SECCOMP_FILTER_FLAG_…`.
+pub fn load_seccomp(program: &[u8], flags: u64) -> io::Result<()> {
+    const INSTRUCTION_BYTES: usize = std::mem::size_of::<libc::sock_filter>();
+    let Ok(len) = libc::c_ushort::try_from(program.len() / INSTRUCTION_BYTES) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    // The kernel only reads, from wherever it is told; it needs no alignment.
+    let filter = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
+    // SAFETY: the structure is the kernel's, and both it and the program it points to live through the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::c_ulong::from(libc::SECCOMP_SET_MODE_FILTER),
+            flags,
+            &filter as *const libc::sock_fprog,
+        )
+    };
+    // With TSYNC a positive answer names a thread that could not be included; this program has only one.
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Sets the size of a terminal.

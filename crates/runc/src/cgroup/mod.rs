@@ -2,12 +2,15 @@
 //!
 //! On a host with several hierarchies (v1, with or without a v2 mount beside it) a container that has no group of its own
 //! in one of them stays in its starter's group there; CRIU would then dump that whole tree with it. So a group is made in
-//! every hierarchy that is mounted: the v1 controllers, the named ones (systemd's) and v2. Limits themselves are set
-//! through `libcgroups`.
+//! every hierarchy that is mounted: the v1 controllers, the named ones (systemd's) and v2. Limits are set by [`limits`], on a
+//! host with v2 alone through `libcgroups`.
+
+mod limits;
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use libcgroups::common::{AnyCgroupManager, CgroupConfig, CgroupManager, ControllerOpt};
@@ -77,8 +80,16 @@ pub fn path_for(configured: Option<&Path>, id: &str) -> Result<PathBuf> {
 impl Cgroups {
     /// The groups at this path.
     pub fn at(path: &Path) -> Result<Self> {
-        let mountinfo = fs::read_to_string("/proc/self/mountinfo").doing(|| "read /proc/self/mountinfo".into())?;
-        Ok(Cgroups { path: path.to_owned(), hierarchies: hierarchies(&mountinfo) })
+        // The table is long where many containers run, and the hierarchies stay where they are.
+        static FOUND: OnceLock<Vec<Hierarchy>> = OnceLock::new();
+        let found = match FOUND.get() {
+            Some(found) => found,
+            None => {
+                let table = fs::read_to_string("/proc/self/mountinfo").doing(|| "read /proc/self/mountinfo".into())?;
+                FOUND.get_or_init(|| hierarchies(&table))
+            }
+        };
+        Ok(Cgroups { path: path.to_owned(), hierarchies: found.clone() })
     }
 
     /// The path below each hierarchy's mount.
@@ -136,6 +147,9 @@ impl Cgroups {
 
     /// Sets limits.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
+        if self.hierarchies.iter().any(|hierarchy| matches!(hierarchy.kind, HierarchyKind::V1(_))) {
+            return limits::apply(self, resources);
+        }
         let options = ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None };
         self.manager()?.apply(&options).map_err(|err| Error::Cgroup(err.to_string()))
     }

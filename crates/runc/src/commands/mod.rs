@@ -19,6 +19,11 @@ use crate::logging::{self, Log};
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    // The call that is made again through another mount should not have done anything yet. A failure is told by who
+    // needs it.
+    if std::env::args_os().any(|word| word == "create" || word == "run" || word == "exec") {
+        let _ = crate::seal::seal();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(err) => {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use libcontainer::oci_spec::runtime::{LinuxIdMapping, Spec};
 
 use super::namespaces::Namespaces;
+use super::seccomp::Filter;
 use super::sync::{Channel, Message};
 use super::{Preserved, console, init, wait};
 use crate::cgroup::{self, Cgroups};
@@ -59,6 +60,15 @@ pub fn wants_terminal(spec: &Spec) -> bool {
     spec.process().as_ref().and_then(|process| process.terminal()) == Some(true)
 }
 
+/// The user who calls. Root is not looked up.
+fn owner() -> String {
+    let uid = nix::unistd::geteuid();
+    match uid.is_root() {
+        true => "root".into(),
+        false => nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name).unwrap_or_default(),
+    }
+}
+
 /// A fresh record for this configuration.
 pub fn record(id: &str, bundle: &Path, spec: &Spec) -> Result<Record> {
     let linux = spec.linux().as_ref();
@@ -71,7 +81,7 @@ pub fn record(id: &str, bundle: &Path, spec: &Spec) -> Result<Record> {
         bundle: bundle.to_owned(),
         rootfs: spec::rootfs(spec)?,
         cgroup_path: cgroup::path_for(linux.and_then(|linux| linux.cgroups_path().as_deref()), id)?,
-        owner: nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|u| u.name).unwrap_or_default(),
+        owner: owner(),
         terminal: wants_terminal(spec),
         descriptors: Vec::new(),
         annotations: spec.annotations().clone().unwrap_or_default(),
@@ -137,6 +147,9 @@ fn launch(container: &mut Container, spec: &Spec, mut options: Options) -> Resul
         .custom_flags(libc::O_CLOEXEC)
         .open(&path)
         .doing(|| format!("open {}", path.display()))?;
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let seccomp = Filter::of(profile, container.root())?;
+    let cgroups = container.cgroups()?;
     let (ours, theirs) = Channel::pair()?;
     match namespaces.fork()? {
         Forked::Child => {
@@ -145,6 +158,8 @@ fn launch(container: &mut Container, spec: &Spec, mut options: Options) -> Resul
                 spec,
                 record: &container.record,
                 namespaces: &namespaces,
+                cgroups: &cgroups,
+                seccomp: seccomp.as_ref(),
                 channel: theirs,
                 console_socket,
                 fifo,
@@ -160,7 +175,7 @@ fn launch(container: &mut Container, spec: &Spec, mut options: Options) -> Resul
             container.record.pid = pid;
             container.set_process(pid)?;
             container.save()?;
-            accompany(container, spec, &namespaces, &ours)?;
+            accompany(container, spec, &namespaces, &cgroups, &ours)?;
         }
     }
     container.note_descriptors()?;
@@ -172,7 +187,13 @@ fn launch(container: &mut Container, spec: &Spec, mut options: Options) -> Resul
 }
 
 /// The parent's part while the child sets itself up.
-fn accompany(container: &Container, spec: &Spec, namespaces: &Namespaces, channel: &Channel) -> Result<()> {
+fn accompany(
+    container: &Container,
+    spec: &Spec,
+    namespaces: &Namespaces,
+    cgroups: &Cgroups,
+    channel: &Channel,
+) -> Result<()> {
     let pid = container.record.pid;
     let linux = spec.linux().as_ref();
     if namespaces.has_new(libc::CLONE_NEWUSER) {
@@ -190,8 +211,7 @@ fn accompany(container: &Container, spec: &Spec, namespaces: &Namespaces, channe
         }
         channel.send(&Message::Mapped)?;
     }
-    let cgroups = container.cgroups()?;
-    let joined = join_cgroups(&cgroups, pid, spec);
+    let joined = join_cgroups(cgroups, pid, spec);
     if let Err(err) = joined {
         // A child that has failed meanwhile has the better explanation.
         return Err(child_failure(channel, pid).unwrap_or(err));

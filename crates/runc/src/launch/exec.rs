@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::create::{ConsoleSocket, write_pid_file};
 use super::namespaces::file_name;
 use super::process::{self, Program};
+use super::seccomp::Filter;
 use super::sync::{Channel, Message};
 use super::{Preserved, console, wait};
 use crate::error::{Doing, Error, Result};
@@ -75,6 +76,8 @@ pub fn exec(container: &Container, process: &Process, options: Options) -> Resul
     }
     let different = ALL.iter().copied().filter(|flag| !same_namespace(pid, *flag)).fold(0, |all, flag| all | flag);
     let console_socket = options.console_socket.map(ConsoleSocket::open).transpose()?;
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let seccomp = Filter::of(profile, container.root())?;
     let (ours, theirs) = Channel::pair()?;
 
     let own_pid_namespace = fs::File::open("/proc/self/ns/pid").doing(|| "open /proc/self/ns/pid".into())?;
@@ -88,6 +91,7 @@ pub fn exec(container: &Container, process: &Process, options: Options) -> Resul
             Tenant {
                 spec: &spec,
                 process,
+                seccomp,
                 pidfd,
                 namespaces: different & !libc::CLONE_NEWPID,
                 channel: theirs,
@@ -148,6 +152,7 @@ fn same_namespace(pid: i32, flag: libc::c_int) -> bool {
 struct Tenant<'a> {
     spec: &'a Spec,
     process: &'a Process,
+    seccomp: Option<Filter>,
     pidfd: OwnedFd,
     namespaces: libc::c_int,
     channel: Channel,
@@ -195,8 +200,7 @@ impl Tenant<'_> {
         // Nothing of the program may run outside its limits.
         self.channel.expect(&Message::InCgroups)?;
         sys::close_on_exec_from(self.preserved.end()).doing(|| "close descriptors".into())?;
-        let seccomp = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-        process::become_user(self.process, seccomp)?;
+        process::become_user(self.process, self.seccomp.as_ref())?;
         let mut process = self.process.clone();
         let extra = self.preserved.environment();
         if !extra.is_empty() {

@@ -17,8 +17,10 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::namespaces::Namespaces;
 use super::process::{self, Program};
+use super::seccomp::Filter;
 use super::sync::{Channel, Message};
-use super::{Preserved, console};
+use super::{Preserved, cgroup_mount, console};
+use crate::cgroup::Cgroups;
 use crate::error::{Doing, Error, Result};
 use crate::state::{Record, Status};
 use crate::{hooks, sys};
@@ -28,6 +30,8 @@ pub struct Init<'a> {
     pub spec: &'a Spec,
     pub record: &'a Record,
     pub namespaces: &'a Namespaces,
+    pub cgroups: &'a Cgroups,
+    pub seccomp: Option<&'a Filter>,
     pub channel: Channel,
     pub console_socket: Option<OwnedFd>,
     pub fifo: fs::File,
@@ -74,7 +78,8 @@ impl Init<'_> {
 
         let mounts_cgroup =
             spec.mounts().iter().flatten().any(|mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")));
-        let needs_cgroup_early = mounts_cgroup
+        let cgroup_mount = cgroup_mount::ours(spec, self.namespaces, self.cgroups);
+        let needs_cgroup_early = (mounts_cgroup && cgroup_mount.is_none())
             || self.namespaces.has_new(libc::CLONE_NEWCGROUP)
             || self.namespaces.path(libc::CLONE_NEWCGROUP).is_some();
         if needs_cgroup_early {
@@ -89,10 +94,23 @@ impl Init<'_> {
         let rootfs = &self.record.rootfs;
         let in_user_namespace =
             self.namespaces.has_new(libc::CLONE_NEWUSER) || self.namespaces.path(libc::CLONE_NEWUSER).is_some();
+        let rest = cgroup_mount.map(|_| cgroup_mount::without(spec));
         RootFS::new()
-            .prepare_rootfs(spec, rootfs, in_user_namespace, self.namespaces.has_new(libc::CLONE_NEWCGROUP))
+            .prepare_rootfs(
+                rest.as_ref().unwrap_or(spec),
+                rootfs,
+                in_user_namespace,
+                self.namespaces.has_new(libc::CLONE_NEWCGROUP),
+            )
             .map_err(|err| Error::Init(format!("error mounting the root file system: {}", chain(&err))))?;
-        restrict_cgroup_mounts(spec, rootfs)?;
+        match cgroup_mount {
+            Some(mount) => {
+                self.channel.expect(&Message::InCgroups)?;
+                cgroup_mount::make(mount, rootfs, self.cgroups)?;
+            }
+            None if mounts_cgroup => restrict_cgroup_mounts(spec, rootfs)?,
+            None => (),
+        }
         for (name, value) in linux.sysctl().iter().flatten() {
             write_sysctl(name, value)?;
         }
@@ -114,11 +132,11 @@ impl Init<'_> {
         if spec.root().as_ref().and_then(|root| root.readonly()) == Some(true) {
             remount_read_only(Path::new("/"))?;
         }
-        if !needs_cgroup_early {
+        if !needs_cgroup_early && cgroup_mount.is_none() {
             self.channel.expect(&Message::InCgroups)?;
         }
         sys::close_on_exec_from(self.preserved.end()).doing(|| "close descriptors".into())?;
-        process::become_user(&process, linux.seccomp().as_ref())?;
+        process::become_user(&process, self.seccomp)?;
         let mut process = process;
         let extra = self.preserved.environment();
         if !extra.is_empty() {

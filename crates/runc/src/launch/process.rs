@@ -12,14 +12,15 @@ use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability};
 use libcontainer::capabilities::CapabilityExt;
-use libcontainer::oci_spec::runtime::{Capabilities, LinuxSeccomp, PosixRlimit, PosixRlimitType, Process};
+use libcontainer::oci_spec::runtime::{Capabilities, PosixRlimit, PosixRlimitType, Process};
 use tracing::warn;
 
+use super::seccomp::Filter;
 use crate::error::{Doing, Error, Result};
 use crate::sys;
 
 /// Applies everything in `process` to the calling process, so that only [`Program::exec`] remains.
-pub fn become_user(process: &Process, seccomp: Option<&LinuxSeccomp>) -> Result<()> {
+pub fn become_user(process: &Process, seccomp: Option<&Filter>) -> Result<()> {
     set_rlimits(process.rlimits().as_deref().unwrap_or_default())?;
     let no_new_privileges = process.no_new_privileges() == Some(true);
     if let Some(profile) = process.apparmor_profile().as_deref().filter(|profile| !profile.is_empty()) {
@@ -28,8 +29,8 @@ pub fn become_user(process: &Process, seccomp: Option<&LinuxSeccomp>) -> Result<
     }
     if no_new_privileges {
         sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).doing(|| "set no_new_privs".into())?;
-    } else {
-        load_seccomp(seccomp)?;
+    } else if let Some(filter) = seccomp {
+        filter.load()?;
     }
     if let Some(umask) = process.user().umask() {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(umask));
@@ -75,20 +76,10 @@ pub fn become_user(process: &Process, seccomp: Option<&LinuxSeccomp>) -> Result<
             ambient.iter().filter(|c| permitted.contains(c) && inheritable.contains(c)).copied().collect();
         apply(CapSet::Ambient, ambient)?;
     }
-    if no_new_privileges {
-        load_seccomp(seccomp)?;
+    if no_new_privileges && let Some(filter) = seccomp {
+        filter.load()?;
     }
     Ok(())
-}
-
-fn load_seccomp(seccomp: Option<&LinuxSeccomp>) -> Result<()> {
-    let Some(seccomp) = seccomp else { return Ok(()) };
-    if libcontainer::seccomp::is_notify(seccomp) {
-        return Err(Error::NotImplemented("seccomp SCMP_ACT_NOTIFY".into()));
-    }
-    libcontainer::seccomp::initialize_seccomp(seccomp)
-        .map(|_| ())
-        .map_err(|err| Error::Init(format!("error loading seccomp filter: {err}")))
 }
 
 fn set_identity(process: &Process) -> Result<()> {
@@ -208,8 +199,6 @@ fn search(name: &str, path: &str) -> Result<PathBuf> {
     }
     let mut denied = false;
     for directory in path.split(':') {
-/// Whether `path` can be executed. The container's seccomp profile may be at work already, and one of 2017 knows neither
-/// `statx` nor `faccessat2`: only the old calls are made, and a refusal of the call itself leaves the question to `execve`.
         let candidate = Path::new(if directory.is_empty() { "." } else { directory }).join(name);
         match executable(&candidate) {
             Ok(()) => return Ok(candidate),
@@ -219,6 +208,8 @@ fn search(name: &str, path: &str) -> Result<PathBuf> {
     Err(not_found(if denied { "permission denied" } else { "executable file not found in $PATH" }))
 }
 
+/// Whether `path` can be executed. The container's seccomp profile may be at work already, and one of 2017 knows neither
+/// `statx` nor `faccessat2`: only the old calls are made, and a refusal of the call itself leaves the question to `execve`.
 fn executable(path: &Path) -> std::result::Result<(), &'static str> {
     use rustix::fs::{Access, AtFlags, CWD, FileType};
     use rustix::io::Errno;
