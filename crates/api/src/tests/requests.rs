@@ -220,6 +220,7 @@ async fn json_bodies_arrive() {
     assert_eq!((answer.status, client.fake.last().as_str()), (200, "update 5 Some(0)"));
     let answer = client.json("POST /containers/a/checkpoints", r#"{"CheckpointID":"c","Exit":true}"#).await;
     assert_eq!((answer.status, client.fake.last().as_str()), (201, "checkpoint a c true"));
+    assert!(answer.body.contains(r#""Name":"c""#) && answer.body.contains(r#""TotalMicros":7"#), "{}", answer.body);
     let answer = client.get("GET /containers/a/checkpoints/preflight").await;
     assert!(answer.body.contains(r#""Possible":true"#));
     let answer = client.json("POST /containers/a/exec", r#"{"Cmd":["ls"]}"#).await;
