@@ -8,6 +8,7 @@ mod hostile_images;
 mod images;
 mod inside;
 mod kill_loops;
+mod lazy;
 mod lifecycle;
 mod listeners;
 mod looking;

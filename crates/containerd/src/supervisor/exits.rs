@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde::Deserialize;
 use tracing::{error, warn};
 
 use super::Shared;
@@ -23,6 +24,8 @@ use crate::{bundle, cgroup};
 const SHIM_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a killed process may take to die.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// What is read of a runtime's log.
+const MAX_LOG_BYTES: u64 = 256 << 10;
 /// The status of a process whose end nobody saw.
 pub const UNKNOWN_STATUS: u32 = 255;
 /// The status of a process that was killed.
@@ -62,6 +65,9 @@ pub async fn finish(shared: &Arc<Shared>, container: &Arc<Container>, processes:
             statuses = kill_orphan(container, &processes).await;
         }
     }
+    if let Some(reason) = runtimes_reason(&container.dir.process(INIT)) {
+        warn!(id = container.id(), reason, "the runtime has ended a container");
+    }
     for process in processes {
         if let Some(status) = container.dir.process(&process).exit_status() {
             statuses.entry(process).or_insert(status);
@@ -75,6 +81,19 @@ pub async fn finish(shared: &Arc<Shared>, container: &Arc<Container>, processes:
         }
     };
     Ended { retired, statuses }
+}
+
+/// What the runtime said in the log of a start that went well: it has ended the container later, and why. (A page daemon
+/// that could not go on has.)
+fn runtimes_reason(init: &ProcessDir) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Line {
+        level: String,
+        msg: String,
+    }
+    let text = crate::bundle::read_bounded(&init.path().join("log.json"), MAX_LOG_BYTES).ok()?;
+    let lines = serde_json::Deserializer::from_slice(&text).into_iter::<Line>().map_while(std::result::Result::ok);
+    lines.filter(|line| line.level == "error").last().map(|line| line.msg)
 }
 
 /// Kills what the shim has left behind, and finds or makes up the exit statuses.

@@ -234,7 +234,7 @@ fn wake(
 
 fn base_options(chosen: &Options, request: &Request<'_>, is_lazy: bool) -> rpc::Options {
     rpc::Options {
-        log_level: Some(4),
+        log_level: Some(super::criu_log_level()),
         log_file: Some(LOG.into()),
         notify_scripts: Some(true),
         rst_sibling: Some(true),

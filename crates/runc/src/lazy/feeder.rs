@@ -4,13 +4,11 @@
 //! filled from. The kernel tells of every fault, and of every fork, move and unmapping, *before* that takes effect, and
 //! refuses our copies (`EAGAIN`) until we have read of it; so the order is always: read all events, then copy.
 //!
-//! A copy is made from the pages file through a buffer, so that a file that turns out to be cut short is an error here
-//! and nothing worse.
+//! The kernel copies straight from the pages file, which is mapped here. Only the kernel touches that mapping, so that a
+//! file that turns out to be cut short is an error and nothing worse.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -20,10 +18,10 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 use super::ranges::Ranges;
-use super::uffd::{Event, Uffd};
+use super::uffd::{Event, Mapping, Part, Uffd};
 use crate::error::{Doing, Error, Result};
 
-/// What is loaded at once while nobody waits; small enough to stay in the processor's cache.
+/// What is loaded at once while nobody waits; a fault waits no longer than that takes.
 const CHUNK_BYTES: u64 = 256 << 10;
 /// What is loaded around a page that is waited for.
 const FAULT_BYTES: u64 = 64 << 10;
@@ -46,7 +44,7 @@ pub enum Outcome {
 struct Task {
     uffd: Uffd,
     ranges: Ranges,
-    pages: Rc<File>,
+    pages: Rc<Mapping>,
     /// Faults that could not be answered yet. Nobody tells us of them again.
     waiting: Vec<u64>,
     /// Its memory is just being changed, so that nothing can be copied for a moment.
@@ -68,14 +66,13 @@ enum Copied {
 pub struct Feeder {
     images: OwnedFd,
     tasks: Vec<Task>,
-    buffer: Vec<u8>,
     memory_deadline: Option<Instant>,
 }
 
 impl Feeder {
     /// Will fill from these images.
     pub fn new(images: OwnedFd) -> Self {
-        Feeder { images, tasks: Vec::new(), buffer: vec![0; CHUNK_BYTES as usize], memory_deadline: None }
+        Feeder { images, tasks: Vec::new(), memory_deadline: None }
     }
 
     /// Serves until all is loaded. `criu` is CRIU's connection; `keeper` becomes readable when the one who watches us
@@ -164,7 +161,8 @@ impl Feeder {
         }
         let uffd = receive_descriptor(criu)?;
         let map = Pagemap::read(&self.images, pid)?;
-        let pages = Rc::new(map.open_pages(&self.images)?);
+        let pages = map.open_pages(&self.images)?;
+        let pages = Rc::new(Mapping::of(&pages, map.file_bytes).doing(|| "map the checkpoint's memory".into())?);
         tracing::debug!("process {pid} lacks {} bytes", map.lazy_bytes());
         let ranges = Ranges::new(&map.lazy);
         self.tasks.push(Task { uffd: uffd.into(), ranges, pages, waiting: Vec::new(), changing: false });
@@ -207,10 +205,10 @@ impl Feeder {
             let waiting = std::mem::take(&mut self.tasks[index].waiting);
             let mut gone = false;
             for address in waiting {
-                let Feeder { tasks, buffer, memory_deadline, .. } = self;
+                let Feeder { tasks, memory_deadline, .. } = self;
                 let task = &mut tasks[index];
                 let copied = match task.ranges.around(address, FAULT_BYTES) {
-                    Some(range) => task.give(range, buffer, memory_deadline)?,
+                    Some(range) => task.give(range, memory_deadline)?,
                     None => task.give_nothing(address)?,
                 };
                 match copied {
@@ -230,13 +228,13 @@ impl Feeder {
 
     /// Loads one piece for one task that is ready for it.
     fn load_some(&mut self) -> Result<()> {
-        let Feeder { tasks, buffer, memory_deadline, .. } = self;
+        let Feeder { tasks, memory_deadline, .. } = self;
         let free = tasks.iter().position(|task| !task.changing && !task.ranges.is_empty());
         let Some(index) = free.or_else(|| tasks.iter().position(|task| !task.ranges.is_empty())) else {
             return Ok(());
         };
         let Some(range) = tasks[index].ranges.next(CHUNK_BYTES) else { return Ok(()) };
-        if tasks[index].give(range, buffer, memory_deadline)? == Copied::Gone {
+        if tasks[index].give(range, memory_deadline)? == Copied::Gone {
             tasks.swap_remove(index);
         }
         Ok(())
@@ -245,13 +243,15 @@ impl Feeder {
 
 impl Task {
     /// Copies a range from the file, and notes what is done.
-    fn give(&mut self, range: Range, buffer: &mut [u8], memory_deadline: &mut Option<Instant>) -> Result<Copied> {
-        let bytes = &mut buffer[..(range.end - range.start) as usize];
-        self.pages.read_exact_at(bytes, range.offset).map_err(|err| match err.kind() {
-            io::ErrorKind::UnexpectedEof => Error::CannotRestore("a pages file of the checkpoint was cut short".into()),
+    fn give(&mut self, range: Range, memory_deadline: &mut Option<Instant>) -> Result<Copied> {
+        let cut_short = || Error::CannotRestore("a pages file of the checkpoint was cut short".into());
+        let part = self.pages.part(range.offset, range.end - range.start).ok_or_else(cut_short)?;
+        part.read().map_err(|err| match err.raw_os_error() {
+            Some(libc::EFAULT) => cut_short(),
             _ => Error::Io { what: "read the memory in the checkpoint".into(), source: err },
         })?;
-        let copied = self.copy(range.start, bytes, memory_deadline)?;
+        let copied = copy(&self.uffd, range.start, part, memory_deadline)?;
+        part.forget();
         match copied {
             Copied::All => {
                 self.ranges.drop(range.start, range.end);
@@ -264,46 +264,6 @@ impl Task {
             Copied::Gone => (),
         }
         Ok(copied)
-    }
-
-    fn copy(&mut self, start: u64, bytes: &[u8], memory_deadline: &mut Option<Instant>) -> Result<Copied> {
-        let mut done = 0;
-        // A piece that crosses a border between two areas is refused as a whole.
-        let mut piece = bytes.len();
-        while done < bytes.len() {
-            let address = start + done as u64;
-            let end = (done + piece).min(bytes.len());
-            let (copied, answer) = self.uffd.copy(address, &bytes[done..end]);
-            done += copied as usize;
-            if copied > 0 {
-                *memory_deadline = None;
-            }
-            match answer {
-                Ok(()) => piece = bytes.len(),
-                Err(Errno::AGAIN) if copied > 0 => (),
-                Err(Errno::AGAIN) => return Ok(Copied::UpTo(address)),
-                Err(Errno::EXIST) => {
-                    // Somebody was faster: a fault of another thread.
-                    let _ = self.uffd.wake(address, PAGE_BYTES);
-                    done += PAGE_BYTES as usize;
-                }
-                Err(Errno::NOENT) if end - done > PAGE_BYTES as usize => {
-                    piece = ((end - done) / 2).next_multiple_of(PAGE_BYTES as usize);
-                }
-                // Unmapped, or no longer ours to fill: nobody can miss it.
-                Err(Errno::NOENT) => done += PAGE_BYTES as usize,
-                Err(Errno::SRCH) => return Ok(Copied::Gone),
-                Err(Errno::NOMEM) => {
-                    let deadline = *memory_deadline.get_or_insert_with(|| Instant::now() + MEMORY_PATIENCE);
-                    if Instant::now() > deadline {
-                        return Err(Error::Conflict("its memory limit leaves no room for its memory".into()));
-                    }
-                    return Ok(Copied::UpTo(address));
-                }
-                Err(errno) => return Err(errno).doing(|| "give the container its memory".into()),
-            }
-        }
-        Ok(Copied::All)
     }
 
     /// A page that the images do not have: it was empty.
@@ -320,6 +280,47 @@ impl Task {
             Err(errno) => Err(errno).doing(|| "give the container an empty page".into()),
         }
     }
+}
+
+/// Copies a part of the file into a task, as far as that is possible.
+fn copy(uffd: &Uffd, start: u64, part: Part<'_>, memory_deadline: &mut Option<Instant>) -> Result<Copied> {
+    let mut done = 0;
+    // A piece that crosses a border between two areas is refused as a whole.
+    let mut piece = part.bytes();
+    while done < part.bytes() {
+        let address = start + done;
+        let wanted = part.from(done, piece);
+        let (copied, answer) = uffd.copy(address, wanted);
+        done += copied;
+        if copied > 0 {
+            *memory_deadline = None;
+        }
+        match answer {
+            Ok(()) => piece = part.bytes(),
+            Err(Errno::AGAIN) if copied > 0 => (),
+            Err(Errno::AGAIN) => return Ok(Copied::UpTo(address)),
+            Err(Errno::EXIST) => {
+                // Somebody was faster: a fault of another thread.
+                let _ = uffd.wake(address, PAGE_BYTES);
+                done += PAGE_BYTES;
+            }
+            Err(Errno::NOENT) if wanted.bytes() > PAGE_BYTES => {
+                piece = (wanted.bytes() / 2).next_multiple_of(PAGE_BYTES);
+            }
+            // Unmapped, or no longer ours to fill: nobody can miss it.
+            Err(Errno::NOENT) => done += PAGE_BYTES,
+            Err(Errno::SRCH) => return Ok(Copied::Gone),
+            Err(Errno::NOMEM) => {
+                let deadline = *memory_deadline.get_or_insert_with(|| Instant::now() + MEMORY_PATIENCE);
+                if Instant::now() > deadline {
+                    return Err(Error::Conflict("its memory limit leaves no room for its memory".into()));
+                }
+                return Ok(Copied::UpTo(address));
+            }
+            Err(errno) => return Err(errno).doing(|| "give the container its memory".into()),
+        }
+    }
+    Ok(Copied::All)
 }
 
 struct Ready {

@@ -1,6 +1,7 @@
-//! userfaultfd (`man 2 ioctl_userfaultfd`): the calls that have no safe wrapper in rustix or nix.
+//! userfaultfd (`man 2 ioctl_userfaultfd`) and the file that the pages come from: the calls that have no safe wrapper.
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -123,12 +124,12 @@ impl Uffd {
         Ok(buffer[..length].as_chunks::<MESSAGE_BYTES>().0.iter().filter_map(event).collect())
     }
 
-    /// Gives pages from this address on, in memory of ours. Says how many bytes were given, and why not more.
-    pub fn copy(&self, start: u64, bytes: &[u8]) -> (u64, rustix::io::Result<()>) {
-        let mut copy =
-            CopyRequest { dst: start, src: bytes.as_ptr() as u64, len: bytes.len() as u64, mode: 0, copy: 0 };
-        // SAFETY: the kernel reads `len` bytes at `src`, which is the slice given, and writes to the structure; the
-        // destination is in another program, and checked by the kernel.
+    /// Gives the pages of a part of the file, from this address on. Says how many bytes were given, and why not more.
+    pub fn copy(&self, start: u64, part: Part<'_>) -> (u64, rustix::io::Result<()>) {
+        let mut copy = CopyRequest { dst: start, src: part.address, len: part.bytes, mode: 0, copy: 0 };
+        // SAFETY: the kernel reads `len` bytes at `src`, which is mapped as long as `part` borrows the mapping (and where
+        // the file has become shorter it answers EFAULT), and writes to the structure; the destination is in another
+        // program, and checked by the kernel.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), UFFDIO_COPY, &mut copy) };
         answer(result, copy.copy)
     }
@@ -176,4 +177,85 @@ fn event(message: &[u8; MESSAGE_BYTES]) -> Option<Event> {
         EVENT_REMOVE | EVENT_UNMAP => Event::Gone(number(8), number(16)),
         _ => return None,
     })
+}
+
+/// A file in memory, for the kernel to copy from. No Rust code ever looks into it: the file may change at any time.
+#[derive(Debug)]
+pub struct Mapping {
+    address: u64,
+    bytes: u64,
+}
+
+/// A part of a [`Mapping`].
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    address: u64,
+    bytes: u64,
+    mapping: std::marker::PhantomData<&'a Mapping>,
+}
+
+impl Mapping {
+    /// Maps so many bytes of the file from its beginning. Nothing is read yet.
+    pub fn of(file: &File, bytes: u64) -> io::Result<Self> {
+        if bytes == 0 {
+            return Ok(Mapping { address: 0, bytes: 0 });
+        }
+        let length = usize::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: a new mapping that the kernel places where nothing is.
+        let address =
+            unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Mapping { address: address as u64, bytes })
+    }
+
+    /// A part that is within it, both ends on page borders.
+    pub fn part(&self, offset: u64, bytes: u64) -> Option<Part<'_>> {
+        let is_within = offset.checked_add(bytes).is_some_and(|end| end <= self.bytes);
+        is_within.then(|| Part { address: self.address + offset, bytes, mapping: std::marker::PhantomData })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            // SAFETY: it is our own mapping, and no part outlives it.
+            unsafe { libc::munmap(self.address as *mut libc::c_void, self.bytes as usize) };
+        }
+    }
+}
+
+impl Part<'_> {
+    /// What of it begins so many bytes further on.
+    pub fn from(self, skip: u64, bytes: u64) -> Self {
+        let skip = skip.min(self.bytes);
+        Part { address: self.address + skip, bytes: bytes.min(self.bytes - skip), ..self }
+    }
+
+    /// How long it is.
+    pub fn bytes(self) -> u64 {
+        self.bytes
+    }
+
+    /// Reads it. Fails where the file has become shorter or the disk does.
+    pub fn read(self) -> io::Result<()> {
+        match self.advise(libc::MADV_POPULATE_READ) {
+            // Before Linux 5.14: it is read when it is copied.
+            Err(err) if err.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Forgets that it was read; the file stays cached as files do.
+    pub fn forget(self) {
+        // Only our own size is the matter.
+        let _ = self.advise(libc::MADV_DONTNEED);
+    }
+
+    fn advise(self, advice: libc::c_int) -> io::Result<()> {
+        // SAFETY: the range is within a mapping of a file that is only read; neither advice changes what is in it.
+        let result = unsafe { libc::madvise(self.address as *mut libc::c_void, self.bytes as usize, advice) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
 }
