@@ -8,7 +8,8 @@ use crate::logging::Format;
 
 /// An OCI runtime whose containers can sleep and wake.
 #[derive(Debug, Parser)]
-#[command(name = "docker-runc", version, disable_help_subcommand = true)]
+// Podman says some flags twice.
+#[command(name = "docker-runc", version, disable_help_subcommand = true, args_override_self = true)]
 pub struct Cli {
     /// Directory for the state of containers.
     #[arg(long, global = true, default_value = "/run/docker-runc")]
@@ -179,6 +180,9 @@ pub struct Exec {
     /// Further capability.
     #[arg(short, long)]
     pub cap: Vec<String>,
+    /// Group below the container's, `[controller[,controller]:]path`.
+    #[arg(long)]
+    pub cgroup: Vec<String>,
     /// How many descriptors after standard error to pass on.
     #[arg(long, default_value_t = 0)]
     pub preserve_fds: u32,
@@ -423,4 +427,20 @@ pub struct FeedPages {
     pub image_path: PathBuf,
     /// The container.
     pub id: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_may_be_said_twice() {
+        let words = "docker-runc checkpoint --leave-running --work-path /a --leave-running --work-path /b x";
+        let Command::Checkpoint(checkpoint) = Cli::try_parse_from(words.split(' ')).unwrap().command else { panic!() };
+        assert!(checkpoint.leave_running);
+        assert_eq!(checkpoint.criu.work_path, Some("/b".into()));
+        let words = "docker-runc exec -e A=1 -e B=2 x env";
+        let Command::Exec(exec) = Cli::try_parse_from(words.split(' ')).unwrap().command else { panic!() };
+        assert_eq!(exec.env, ["A=1", "B=2"]);
+    }
 }

@@ -59,7 +59,7 @@ pub enum Error {
     #[error(transparent)]
     Criu(#[from] criu::Error),
     /// The kernel or the file system said no.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", plain(source))]
     Io {
         /// What was being done.
         what: String,
@@ -78,13 +78,32 @@ pub enum Error {
     #[error("cgroup: {0}")]
     Cgroup(String),
     /// A hook failed.
-    #[error("error running {name} hook: {reason}")]
+    #[error("error running {name} hook #{index}: {reason}")]
     Hook {
         /// Which list it is in.
         name: &'static str,
+        /// Its place in the list, from 0.
+        index: usize,
         /// What it said.
         reason: String,
     },
+}
+
+/// The kernel's answer as Go's programs print it, which callers of a runtime look for: `no such file or directory`.
+pub fn plain(err: &io::Error) -> String {
+    let text = err.to_string();
+    if err.raw_os_error().is_none() {
+        return text;
+    }
+    let text = text.split(" (os error ").next().unwrap_or_default();
+    let mut letters = text.chars();
+    match (letters.next(), letters.next()) {
+        // `RFC specific error`, say, stays.
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            first.to_lowercase().chain(text.chars().skip(1)).collect()
+        }
+        _ => text.to_owned(),
+    }
 }
 
 impl Kinded for Error {
@@ -135,5 +154,17 @@ impl<T> Doing<T> for std::result::Result<T, nix::errno::Errno> {
 impl<T> Doing<T> for std::result::Result<T, serde_json::Error> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|source| Error::Json { what: what(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_answers_read_as_gos() {
+        assert_eq!(plain(&io::Error::from_raw_os_error(libc::ENOENT)), "no such file or directory");
+        assert_eq!(plain(&io::Error::from_raw_os_error(libc::EPERM)), "operation not permitted");
+        assert_eq!(plain(&io::Error::other("As it is")), "As it is");
     }
 }

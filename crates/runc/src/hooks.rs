@@ -30,8 +30,12 @@ pub fn run(
     state.oci_version = record.oci_version.clone();
     state.annotations = Some(record.annotations.clone());
     let cwd = record.bundle.is_dir().then_some(record.bundle.as_path()).filter(|_| !in_container(name));
-    libcontainer::hooks::run_hooks(hooks, Some(&state), cwd, None, environment)
-        .map_err(|err| Error::Hook { name, reason: chain(&err) })
+    for (index, hook) in hooks.into_iter().flatten().enumerate() {
+        let one = vec![hook.clone()];
+        libcontainer::hooks::run_hooks(Some(&one), Some(&state), cwd, None, environment)
+            .map_err(|err| Error::Hook { name, index, reason: chain(&err) })?;
+    }
+    Ok(())
 }
 
 /// These run in the container's namespaces, where the bundle's path may not exist.

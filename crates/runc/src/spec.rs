@@ -75,6 +75,10 @@ fn check(spec: &Spec) -> std::result::Result<(), String> {
             return Err(format!("duplicated namespace {:?}", namespace.typ()));
         }
     }
+    let offsets = spec.linux().as_ref().and_then(|linux| linux.time_offsets().as_ref());
+    if offsets.is_some_and(|offsets| !offsets.is_empty()) && !seen.contains("Time") {
+        return Err("time namespace offsets require a time namespace".into());
+    }
     let private = seen.contains("Mount");
     if !private {
         return Err("a mount namespace is needed".into());
@@ -96,8 +100,23 @@ fn check_process(process: &Process) -> std::result::Result<(), String> {
     Ok(())
 }
 
-/// Drops capabilities that nobody has heard of, as runc does, and those that this process may not give.
+/// Makes a process fit: see [`fit_capabilities`]; and says some things as the parser wants them.
 fn fit_process(process: &mut Value) {
+    let Some(fields) = process.as_object_mut() else { return };
+    // The specification wants it, runc does not.
+    fields.entry("user").or_insert_with(|| serde_json::json!({ "uid": 0, "gid": 0 }));
+    for flag in process.pointer_mut("/scheduler/flags").and_then(Value::as_array_mut).into_iter().flatten() {
+        match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
+            Some("SCHED_FLAG_DL_OVERRUN") => *flag = "SCHED_FLAG_D_L_OVERRUN".into(),
+            _ => (),
+        }
+    }
+    fit_capabilities(process);
+}
+
+/// Drops capabilities that nobody has heard of, as runc does, and those that this process may not give.
+fn fit_capabilities(process: &mut Value) {
     let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) else { return };
     let available: HashSet<caps::Capability> = caps::read(None, caps::CapSet::Bounding)
         .unwrap_or_default()

@@ -157,6 +157,10 @@ impl Container {
         let mut containers = Vec::new();
         for entry in entries {
             let entry = entry.doing(|| format!("read {}", root.display()))?;
+            // Files beside the containers' directories are none of them (CRIU's cache is one).
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
             let Some(id) = entry.file_name().to_str().map(str::to_owned) else { continue };
             // What is kept for all of them.
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -64,6 +64,27 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Closes every descriptor from `first` on, except for `kept`.
+///
+/// For a process that only executes another program or ends afterwards, and therefore never drops what owned them.
+pub fn close_all_from(first: u32, kept: BorrowedFd<'_>) {
+    let kept = kept.as_raw_fd().cast_unsigned();
+    let close = |from: u32, to: u32| {
+        if from <= to {
+            // SAFETY: no memory is involved; the caller uses none of these descriptors any more.
+            unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+        }
+    };
+    if kept < first {
+        close(first, u32::MAX);
+    } else {
+        if let Some(last) = kept.checked_sub(1) {
+            close(first, last);
+        }
+        close(kept + 1, u32::MAX);
+    }
+}
+
 /// Replaces the process; returns only with the error.
 pub fn execve(path: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
     let argv = pointers(arguments);
@@ -261,4 +282,50 @@ pub fn default_signals() {
 pub fn real_time_signal(number: i32) -> Option<rustix::process::Signal> {
     // SAFETY: the numbers are valid for the kernel, and not among those that the C library keeps for itself (32, 33).
     (34..=64).contains(&number).then(|| unsafe { rustix::process::Signal::from_raw_unchecked(number) })
+}
+
+/// `struct sched_attr` of `sched_setattr(2)`.
+#[derive(Debug, Clone, Copy)]
+pub struct SchedulerAttributes {
+    /// `SCHED_*`
+    pub policy: u32,
+    /// `SCHED_FLAG_*`
+    pub flags: u64,
+    /// For `SCHED_OTHER` and `SCHED_BATCH`.
+    pub nice: i32,
+    /// For `SCHED_FIFO` and `SCHED_RR`.
+    pub priority: u32,
+    /// For `SCHED_DEADLINE`.
+    pub runtime_ns: u64,
+    /// For `SCHED_DEADLINE`.
+    pub deadline_ns: u64,
+    /// For `SCHED_DEADLINE`.
+    pub period_ns: u64,
+}
+
+/// Changes the scheduling of the calling process.
+pub fn set_scheduler(attributes: &SchedulerAttributes) -> io::Result<()> {
+    #[repr(C)]
+    struct Raw {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime_ns: u64,
+        deadline_ns: u64,
+        period_ns: u64,
+    }
+    let SchedulerAttributes { policy, flags, nice, priority, runtime_ns, deadline_ns, period_ns } = *attributes;
+    let size = size_of::<Raw>() as u32;
+    let raw = Raw { size, policy, flags, nice, priority, runtime_ns, deadline_ns, period_ns };
+    // SAFETY: the structure has the size that it says, and outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const raw, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sets the execution domain of the calling process.
+pub fn set_personality(domain: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    if unsafe { libc::personality(domain) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

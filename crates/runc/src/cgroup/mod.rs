@@ -7,6 +7,7 @@
 
 mod limits;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
@@ -39,6 +40,49 @@ pub enum HierarchyKind {
     Named(String),
     /// v2.
     V2,
+}
+
+impl Hierarchy {
+    /// Whether a controller, or a hierarchy without one, of this name is in it.
+    fn is(&self, name: &str) -> bool {
+        match &self.kind {
+            HierarchyKind::V1(controllers) => controllers.iter().any(|controller| controller == name),
+            HierarchyKind::Named(own) => own == name,
+            HierarchyKind::V2 => false,
+        }
+    }
+}
+
+/// Groups below a container's, by controller; without one, in every hierarchy.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Below(BTreeMap<Option<String>, PathBuf>);
+
+impl Below {
+    /// Reads `--cgroup` arguments: one `path`, or any number of `controller[,controller]:path`.
+    pub fn parse(arguments: &[String]) -> Result<Self> {
+        let bad = |text: &str, why: &str| Error::Invalid(format!("invalid --cgroup argument: {text} ({why})"));
+        let mut groups = BTreeMap::new();
+        for text in arguments {
+            let (controllers, path) = match text.split_once(':') {
+                Some((controllers, path)) => (controllers.split(',').map(|c| Some(c.to_owned())).collect(), path),
+                None if arguments.len() == 1 => (vec![None], text.as_str()),
+                None => return Err(bad(text, "missing <controller>: prefix")),
+            };
+            let path = Path::new(path.trim_start_matches('/'));
+            if path.components().any(|component| component == Component::ParentDir) {
+                return Err(bad(text, "bad sub cgroup path"));
+            }
+            for controller in controllers {
+                if controller.as_deref() == Some("") {
+                    return Err(bad(text, "empty <controller> prefix"));
+                }
+                if groups.insert(controller, path.to_owned()).is_some() {
+                    return Err(bad(text, "controller specified multiple times"));
+                }
+            }
+        }
+        Ok(Below(groups))
+    }
 }
 
 /// The groups of one container.
@@ -112,6 +156,26 @@ impl Cgroups {
         self.hierarchies.iter().map(|hierarchy| self.dir(hierarchy))
     }
 
+    /// Refuses groups that a new container cannot have for itself: the limits would be somebody else's as well, and in a
+    /// frozen one it would never come to life.
+    pub fn refuse_taken(&self) -> Result<()> {
+        let Some(freezer) = self.freezer() else { return Ok(()) };
+        let count = match fs::read_to_string(freezer.dir().join(PROCS)) {
+            Ok(text) => text.lines().count(),
+            Err(err) if gone(&err) => return Ok(()),
+            Err(source) => {
+                return Err(Error::Io { what: format!("read {}", freezer.dir().join(PROCS).display()), source });
+            }
+        };
+        if count > 0 {
+            return Err(Error::Init(format!("container's cgroup is not empty: {count} process(es) found")));
+        }
+        if freezer.is_frozen()? {
+            return Err(Error::Init("container's cgroup unexpectedly frozen".into()));
+        }
+        Ok(())
+    }
+
     /// Makes the groups where they are missing.
     pub fn create(&self) -> Result<()> {
         for hierarchy in &self.hierarchies {
@@ -126,7 +190,26 @@ impl Cgroups {
 
     /// Moves a process into all of them.
     pub fn join(&self, pid: i32) -> Result<()> {
-        for dir in self.dirs() {
+        self.join_below(pid, &Below::default())
+    }
+
+    /// Moves a process into groups below them, which must be there.
+    pub fn join_below(&self, pid: i32, groups: &Below) -> Result<()> {
+        if let Some(unknown) = groups.0.keys().flatten().find(|name| !self.hierarchies.iter().any(|h| h.is(name))) {
+            return Err(Error::Invalid(format!("unknown controller {unknown} in --cgroup")));
+        }
+        for hierarchy in &self.hierarchies {
+            let dir = self.dir(hierarchy);
+            let below = groups.0.iter().find_map(|(name, path)| match name {
+                Some(name) => hierarchy.is(name).then(|| dir.join(path)),
+                None => Some(dir.join(path)),
+            });
+            let dir = match below {
+                // Beside v1, nobody may have made the group in v2 and in systemd's hierarchy.
+                Some(below) if below.is_dir() || matches!(hierarchy.kind, HierarchyKind::V1(_)) => below,
+                Some(below) if self.hierarchies.len() == 1 => below,
+                _ => dir,
+            };
             let path = dir.join(PROCS);
             write(&path, pid.to_string().as_bytes()).doing(|| format!("write {pid} to {}", path.display()))?;
         }
@@ -147,6 +230,10 @@ impl Cgroups {
 
     /// Sets limits.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
+        let has_v1 = self.hierarchies.iter().any(|hierarchy| hierarchy.kind != HierarchyKind::V2);
+        if has_v1 && resources.unified().as_ref().is_some_and(|unified| !unified.is_empty()) {
+            return Err(Error::Cgroup("invalid configuration: unified resources need cgroup v2".into()));
+        }
         if self.hierarchies.iter().any(|hierarchy| matches!(hierarchy.kind, HierarchyKind::V1(_))) {
             return limits::apply(self, resources);
         }
@@ -466,6 +553,19 @@ fn gone(err: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_below_by_controller() {
+        let parse = |list: &[&str]| Below::parse(&list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+        assert_eq!(parse(&[]).unwrap(), Below::default());
+        assert_eq!(parse(&["/sub"]).unwrap().0, BTreeMap::from([(None, "sub".into())]));
+        let several = parse(&["cpu,cpuacct:a", "pids:b/c"]).unwrap().0;
+        assert_eq!(several.len(), 3);
+        assert_eq!(several[&Some("pids".to_owned())], Path::new("b/c"));
+        for bad in [&["a", "b"][..], &[":a"], &["cpu,:a"], &["cpu:a", "cpu:b"], &["../x"], &["cpu:a/../../.."]] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
 
     const HYBRID: &str = "\
 30 25 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755

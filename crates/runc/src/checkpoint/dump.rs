@@ -1,7 +1,6 @@
 //! Puts a container to sleep.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use libcontainer::oci_spec::runtime::Spec;
 use serde_json::json;
 
 use super::options::{Options, Tcp};
+use super::staging::Staging;
 use super::{DESCRIPTORS, LIMIT, OPTIONS, STATS, criu_log_level, inspect, mounts, network, open_dir, tmpfs};
 use crate::cgroup::Cgroups;
 use crate::error::{Doing, Error, Result};
@@ -43,6 +43,25 @@ impl Capture {
     }
 }
 
+/// `address:port`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageServer {
+    address: String,
+    port: u16,
+}
+
+impl PageServer {
+    /// Splits it at the last colon.
+    pub fn parse(text: &str) -> Result<Self> {
+        let bad = || Error::Invalid(format!("Use --page-server ADDRESS:PORT to specify the page server, not {text:?}"));
+        let (address, port) = text.rsplit_once(':').ok_or_else(bad)?;
+        match port.parse() {
+            Ok(port) if port > 0 && !address.is_empty() => Ok(PageServer { address: address.to_owned(), port }),
+            _ => Err(bad()),
+        }
+    }
+}
+
 /// What to do.
 #[derive(Debug)]
 pub struct Request<'a> {
@@ -64,6 +83,12 @@ pub struct Request<'a> {
     pub tcp_skip_in_flight: bool,
     /// Drop pages that are in the parent.
     pub auto_dedup: bool,
+    /// Send memory to whoever asks for it here, instead of writing it.
+    pub page_server: Option<PageServer>,
+    /// Leave memory where it is until it is asked for.
+    pub lazy_pages: bool,
+    /// Told by a byte when the page server listens.
+    pub status: Option<OwnedFd>,
     /// Bits of namespaces to leave empty.
     pub empty_namespaces: u32,
     /// The options, as given or as a start for looking.
@@ -103,14 +128,23 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
     request.options.paused = status == Status::Paused;
 
     let staging = Staging::open(request.image)?;
-    fs::create_dir_all(request.work).doing(|| format!("create {}", request.work.display()))?;
-    let result = dump(container, &spec, session, &network, &mut request, findings.established_tcp);
+    let dir = staging.dir();
+    // The same with a shorter life.
+    let mut request: Request<'_> = request;
+    if request.work == request.image {
+        request.work = &dir;
+    }
+    request.image = &dir;
+    let prepared = check_parent(&request)
+        .and_then(|()| fs::create_dir_all(request.work).doing(|| format!("create {}", request.work.display())));
+    let result = prepared
+        .and_then(|()| dump(container, &spec, session, &network, &mut request, &staging, findings.established_tcp));
     match &result {
         Ok(()) => staging.keep(),
         Err(_) => {
             // Whoever looks for more than the message finds CRIU's log with the container's state.
             let _ = fs::copy(request.work.join(LOG), container.dir.join(LOG));
-            staging.undo();
+            staging.undo(LOG);
             // Whoever was frozen by us or by CRIU goes on, unless the user froze it.
             if status == Status::Running
                 && let Err(err) = container.cgroups().and_then(|cgroups| cgroups.thaw())
@@ -150,12 +184,26 @@ fn start_criu(program: &Program, request: &Request<'_>, network: &NetworkNamespa
     Ok(Session::start(launch)?)
 }
 
+/// Pages that are in the parent are not written again: without it the checkpoint would be worth nothing.
+fn check_parent(request: &Request<'_>) -> Result<()> {
+    let Some(parent) = request.parent else { return Ok(()) };
+    let path = request.image.join(parent);
+    if parent.is_absolute() || !path.is_dir() {
+        return Err(Error::Invalid(format!(
+            "invalid --parent-path {}: it must be a directory, given relative to the image path",
+            parent.display()
+        )));
+    }
+    Ok(())
+}
+
 fn dump(
     container: &Container,
     spec: &Spec,
     mut session: Session,
     namespace: &NetworkNamespace,
     request: &mut Request<'_>,
+    staging: &Staging,
     has_connections: bool,
 ) -> Result<()> {
     let started = Instant::now();
@@ -166,6 +214,7 @@ fn dump(
 
     let mut options = base_options(&image, &work, request);
     options.pid = Some(pid);
+    options.config_file = super::criu_configuration(&container.record.annotations);
     options.root = Some(container.record.rootfs.to_string_lossy().into_owned());
     if request.options.paused {
         // Frozen tasks cannot be stopped by tracing: CRIU must know the freezer, and puts it back as it was.
@@ -206,11 +255,15 @@ fn dump(
         network = Some(lock);
     }
 
-    let mut listener = Listener { container, request, tmpfs, failure: None };
+    // CRIU opens it again through our /proc directory.
+    let status = request.status.take();
+    options.status_fd = status.as_ref().map(AsRawFd::as_raw_fd);
+    let mut listener = Listener { container, request, staging, tmpfs, failure: None };
     let kind = if listener.request.pre_dump { rpc::RequestType::PreDump } else { rpc::RequestType::Dump };
     let call = rpc::Request { kind: kind as i32, opts: Some(options), ..Default::default() };
     let result = session.call(&call, &mut listener, LIMIT);
     session.end();
+    drop(status);
     let log = listener.request.work.join(LOG);
     let failure = listener.failure.take();
     let outcome = match (result, failure) {
@@ -253,6 +306,11 @@ fn base_options(image: &OwnedFd, work: &OwnedFd, request: &Request<'_>) -> rpc::
         link_remap: Some(chosen.link_remap),
         ghost_limit: Some(chosen.ghost_limit_bytes),
         auto_dedup: Some(request.auto_dedup),
+        lazy_pages: request.lazy_pages.then_some(true),
+        ps: request
+            .page_server
+            .as_ref()
+            .map(|server| rpc::PageServer { address: Some(server.address.clone()), port: Some(server.port.into()) }),
         track_mem: (request.pre_dump || request.parent.is_some()).then_some(true),
         parent_img: request.parent.map(|parent| parent.to_string_lossy().into_owned()),
         empty_ns: (request.empty_namespaces != 0).then_some(request.empty_namespaces),
@@ -302,6 +360,7 @@ fn external_files(container: &Container, request: &mut Request<'_>, options: &mu
 struct Listener<'a, 'b> {
     container: &'a Container,
     request: &'a Request<'b>,
+    staging: &'a Staging,
     failure: Option<Error>,
     tmpfs: tmpfs::Trees,
 }
@@ -324,14 +383,15 @@ impl Listener<'_, '_> {
     /// wants the checkpoint to outlive the host's power does that when the container goes on.
     fn complete(&self) -> Result<()> {
         let image = self.request.image;
-        for capture in &self.request.captures {
         self.tmpfs.pack(image)?;
+        for capture in &self.request.captures {
             pack(capture, &image.join(format!("{}.tar", capture.name)))?;
         }
         let descriptors = serde_json::to_vec(&self.container.record.descriptors).doing(|| "encode".into())?;
         let write = |name, text: &[u8]| fs::write(image.join(name), text).doing(|| format!("write {name}"));
         write(DESCRIPTORS, &descriptors)?;
-        write(OPTIONS, &self.request.options.encode()?)
+        write(OPTIONS, &self.request.options.encode()?)?;
+        self.staging.place()
     }
 }
 
@@ -375,55 +435,18 @@ fn write_stats(request: &Request<'_>, total_us: u128) {
     }
 }
 
-/// The image directory while it is being filled.
-struct Staging<'a> {
-    image: &'a Path,
-    made: bool,
-    before: HashSet<OsString>,
-}
-
-impl<'a> Staging<'a> {
-    fn open(image: &'a Path) -> Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-        let made = !image.exists();
-        if made {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(image)
-                .doing(|| format!("create {}", image.display()))?;
-        }
-        let before = names(image);
-        if before.contains(&OsString::from("inventory.img")) {
-            return Err(Error::CannotCheckpoint(format!("{} holds a checkpoint already", image.display())));
-        }
-        Ok(Staging { image, made, before })
-    }
-
-    fn keep(self) {}
-
-    /// Removes what came since.
-    fn undo(self) {
-        if self.made {
-            let _ = fs::remove_dir_all(self.image);
-            return;
-        }
-        for name in names(self.image).difference(&self.before) {
-            let path = self.image.join(name);
-            if name != LOG && path.is_file() {
-                let _ = fs::remove_file(path);
-            }
-        }
-    }
-}
-
-fn names(dir: &Path) -> HashSet<OsString> {
-    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn page_servers_by_address_and_port() {
+        let server = PageServer::parse("::1:27277").unwrap();
+        assert_eq!(server, PageServer { address: "::1".into(), port: 27277 });
+        for text in ["", "host", "host:", ":1", "host:0", "host:65536"] {
+            assert!(PageServer::parse(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn captures_by_name_and_path() {

@@ -23,8 +23,10 @@ mod network;
 pub mod options;
 pub mod preflight;
 pub mod restore;
-
+mod staging;
 mod tmpfs;
+
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -44,6 +46,11 @@ pub const OPTIONS: &str = "dormouse-options.json";
 const STATS: &str = "dormouse-stats.json";
 /// No file of ours in an image directory is larger.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The annotation that names a file with options for CRIU, which come before ours. runc has it, too.
+fn criu_configuration(annotations: &HashMap<String, String>) -> Option<String> {
+    annotations.get("org.criu.config").filter(|path| !path.is_empty()).cloned()
+}
 
 fn open_dir(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())

@@ -24,9 +24,7 @@ pub fn of(spec: &Spec, record: &Record) -> Result<External> {
     let mut list = External::new();
     for mount in spec.mounts().iter().flatten() {
         if is_bind(mount) {
-            let source = mount.source().clone().unwrap_or_default();
-            let source = if source.is_absolute() { source } else { record.bundle.join(source) };
-            list.insert(inside(&root, mount.destination()), source);
+            list.insert(inside(&root, mount.destination()), bind_source(mount, record));
         } else if mount.typ().as_deref() == Some("cgroup") && !has_cgroup_namespace(spec) {
             for (name, source) in cgroup_binds(record) {
                 list.insert(inside(&root, &mount.destination().join(name)), source);
@@ -181,22 +179,38 @@ pub(super) fn inside(root: &std::os::fd::OwnedFd, destination: &Path) -> String 
 
 /// Makes the places in the root file system on which CRIU will mount.
 pub fn make_mount_points(spec: &Spec, record: &Record) -> Result<()> {
-    let root = archive::Root::open(&record.rootfs)
-        .map_err(|err| Error::CannotRestore(format!("{}: {err}", record.rootfs.display())))?;
+    let open = |path: &Path| {
+        archive::Root::open(path).map_err(|err| Error::CannotRestore(format!("{}: {err}", path.display())))
+    };
+    let root = open(&record.rootfs)?;
     let mounts: Vec<&Mount> = spec.mounts().iter().flatten().collect();
     for (index, mount) in mounts.iter().enumerate() {
         let destination = mount.destination();
-        // Below another mount of the configuration the place comes with that one's content.
-        if mounts[..index]
+        let is_file = is_bind(mount) && bind_source(mount, record).is_file();
+        let below = mounts[..index]
             .iter()
-            .any(|other| destination != other.destination() && destination.starts_with(other.destination()))
-        {
-            continue;
+            .filter(|other| destination != other.destination() && destination.starts_with(other.destination()))
+            .max_by_key(|other| other.destination().components().count());
+        match below {
+            None => make_place(&root, destination, is_file)?,
+            // The directory that is bound is as it is now: somebody may have cleared it since.
+            Some(other) if is_bind(other) && is_bind(mount) => {
+                let source = bind_source(other, record);
+                if source.is_dir() {
+                    let within = destination.strip_prefix(other.destination()).unwrap_or(destination);
+                    make_place(&open(&source)?, within, is_file)?;
+                }
+            }
+            // The place comes with that mount's content.
+            Some(_) => (),
         }
-        let is_file = is_bind(mount) && mount.source().as_ref().is_some_and(|source| source.is_file());
-        make_place(&root, destination, is_file)?;
     }
     Ok(())
+}
+
+fn bind_source(mount: &Mount, record: &Record) -> PathBuf {
+    let source = mount.source().clone().unwrap_or_default();
+    if source.is_absolute() { source } else { record.bundle.join(source) }
 }
 
 fn make_place(root: &archive::Root, destination: &Path, is_file: bool) -> Result<()> {

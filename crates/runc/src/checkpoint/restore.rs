@@ -148,6 +148,7 @@ fn wake(
     options.images_dir_fd = image.as_raw_fd();
     options.work_dir_fd = Some(work.as_raw_fd());
     options.external = external.iter().map(|(name, source)| format!("mnt[{name}]:{}", source.display())).collect();
+    options.config_file = super::criu_configuration(&container.record.annotations);
     cgroup_options(&mut options, chosen, &cgroups);
     options.root = Some(bind_root(container)?.to_string_lossy().into_owned());
     mounts::protect_masks(&container.record)?;

@@ -1,11 +1,13 @@
 //! `checkpoint` and `restore`.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 
 use super::lifecycle::{self, bundle_directory};
-use crate::checkpoint::dump::{self, Capture};
+use crate::checkpoint::dump::{self, Capture, PageServer};
 use crate::checkpoint::options::Options;
 use crate::checkpoint::preflight;
 use crate::checkpoint::{cache_file, restore};
@@ -30,6 +32,12 @@ fn empty_namespaces(list: &[String]) -> Result<u32> {
     })
 }
 
+/// A descriptor of the caller's.
+fn writable(fd: i32) -> Result<OwnedFd> {
+    let opened = rustix::fs::open(format!("/proc/self/fd/{fd}"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    opened.map_err(|errno| Error::Invalid(format!("invalid --status-fd argument {fd}: {errno}")))
+}
+
 /// `checkpoint`
 pub fn checkpoint(root: &Path, criu: Option<&Path>, arguments: &cli::Checkpoint) -> Result<i32> {
     let container = Container::open(root, &arguments.id)?;
@@ -38,11 +46,8 @@ pub fn checkpoint(root: &Path, criu: Option<&Path>, arguments: &cli::Checkpoint)
         println!("{}", serde_json::to_string(&report).doing(|| "encode".into())?);
         return Ok(0);
     }
-    if arguments.page_server.is_some() || arguments.criu.lazy_pages || arguments.status_fd.is_some() {
-        return Err(Error::NotImplemented("--page-server, --lazy-pages, --status-fd".into()));
-    }
-    if arguments.parent_path.as_ref().is_some_and(|path| path.is_absolute()) {
-        return Err(Error::Invalid("parent path must be relative to the image path".into()));
+    if arguments.criu.lazy_pages && arguments.page_server.is_none() {
+        return Err(Error::Invalid("--lazy-pages needs --page-server".into()));
     }
     let image = absolute(arguments.criu.image_path.as_ref(), Path::new("checkpoint"))?;
     let work = absolute(arguments.criu.work_path.as_ref(), &image)?;
@@ -67,6 +72,9 @@ pub fn checkpoint(root: &Path, criu: Option<&Path>, arguments: &cli::Checkpoint)
             parent: arguments.parent_path.as_deref(),
             tcp_skip_in_flight: arguments.tcp_skip_in_flight,
             auto_dedup: arguments.criu.auto_dedup,
+            page_server: arguments.page_server.as_deref().map(PageServer::parse).transpose()?,
+            lazy_pages: arguments.criu.lazy_pages,
+            status: arguments.status_fd.map(writable).transpose()?,
             empty_namespaces: empty_namespaces(&arguments.criu.empty_ns)?,
             options,
             auto: arguments.auto,

@@ -1,13 +1,19 @@
-//! `events`: counters in runc's form, once or at an interval.
+//! `events`: counters in runc's form, once or at an interval; and when the container runs out of memory.
 
-use std::path::Path;
+use std::cell::Cell;
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use libcgroups::stats::{BlkioDeviceStat, MemoryData, Stats};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::cgroup::HierarchyKind;
 use crate::cli;
 use crate::error::{Doing, Error, Result};
 use crate::state::{Container, Status};
@@ -25,22 +31,113 @@ pub fn events(root: &Path, arguments: &cli::Events) -> Result<i32> {
     }
     let pid = Pid::from_raw(container.record.pid).ok_or(Error::NotRunning)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).doing(|| "open the process".into())?;
+    let memory = OutOfMemory::watch(&container)?;
     let pause = Timespec { tv_sec: interval.as_secs() as i64, tv_nsec: i64::from(interval.subsec_nanos()) };
     loop {
-        let mut watched = [PollFd::new(&pidfd, PollFlags::IN)];
+        let mut watched = vec![PollFd::new(&pidfd, PollFlags::IN)];
+        watched.extend(memory.as_ref().map(|memory| PollFd::new(memory.descriptor(), PollFlags::IN)));
         match poll(&mut watched, Some(&pause)) {
             Ok(0) => print(&container)?,
-            Ok(_) => return Ok(0),
+            Ok(_) => {
+                let ended = !watched[0].revents().is_empty();
+                if let Some(memory) = &memory
+                    && watched[1].revents().contains(PollFlags::IN)
+                    && memory.happened()?
+                {
+                    print_event("oom", &container, None)?;
+                }
+                if ended {
+                    return Ok(0);
+                }
+            }
             Err(rustix::io::Errno::INTR) => (),
             Err(errno) => return Err(Error::Io { what: "poll".into(), source: errno.into() }),
         }
     }
 }
 
+/// What runc prints, in its order.
+#[derive(Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+}
+
+fn print_event(kind: &str, container: &Container, data: Option<Value>) -> Result<()> {
+    let event = Event { kind, id: &container.record.id, data };
+    println!("{}", serde_json::to_string(&event).doing(|| "encode".into())?);
+    Ok(())
+}
+
 fn print(container: &Container) -> Result<()> {
     let stats = container.cgroups()?.stats()?;
-    println!("{}", json!({ "type": "stats", "id": container.record.id, "data": data(&stats) }));
-    Ok(())
+    print_event("stats", container, Some(data(&stats)))
+}
+
+/// Hears when the container has run out of memory.
+enum OutOfMemory {
+    /// v1: an event descriptor, registered with the group, which is told of its removal as well.
+    V1 { events: OwnedFd, control: PathBuf },
+    /// v2: the file that counts, watched.
+    V2 { watch: OwnedFd, file: PathBuf, seen: Cell<u64> },
+}
+
+impl OutOfMemory {
+    /// `None` where there is no memory controller.
+    fn watch(container: &Container) -> Result<Option<Self>> {
+        let cgroups = container.cgroups()?;
+        for hierarchy in cgroups.hierarchies() {
+            let dir = cgroups.dir(hierarchy);
+            match &hierarchy.kind {
+                HierarchyKind::V1(list) if list.iter().any(|name| name == "memory") => {
+                    let control = dir.join("cgroup.event_control");
+                    let doing = || format!("watch {}", dir.display());
+                    let events = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).doing(doing)?;
+                    let oom = File::open(dir.join("memory.oom_control")).doing(doing)?;
+                    std::fs::write(&control, format!("{} {}", events.as_raw_fd(), oom.as_raw_fd())).doing(doing)?;
+                    return Ok(Some(OutOfMemory::V1 { events, control }));
+                }
+                HierarchyKind::V2 if dir.join("memory.events").exists() => {
+                    let file = dir.join("memory.events");
+                    let doing = || format!("watch {}", file.display());
+                    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).doing(doing)?;
+                    inotify::add_watch(&watch, &file, inotify::WatchFlags::MODIFY).doing(doing)?;
+                    let seen = Cell::new(kills(&file));
+                    return Ok(Some(OutOfMemory::V2 { watch, file, seen }));
+                }
+                _ => (),
+            }
+        }
+        Ok(None)
+    }
+
+    fn descriptor(&self) -> &OwnedFd {
+        match self {
+            OutOfMemory::V1 { events, .. } => events,
+            OutOfMemory::V2 { watch, .. } => watch,
+        }
+    }
+
+    /// Takes what the descriptor has to say.
+    fn happened(&self) -> Result<bool> {
+        let mut buffer = [0u8; 4096];
+        rustix::io::read(self.descriptor(), &mut buffer).doing(|| "read memory events".into())?;
+        Ok(match self {
+            OutOfMemory::V1 { control, .. } => control.exists(),
+            OutOfMemory::V2 { file, seen, .. } => {
+                let now = kills(file);
+                seen.replace(now) < now
+            }
+        })
+    }
+}
+
+fn kills(file: &Path) -> u64 {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or(0)
 }
 
 fn data(stats: &Stats) -> Value {

@@ -6,6 +6,7 @@ use libcontainer::oci_spec::runtime::Process;
 use rustix::process::Pid;
 use serde_json::{Value, json};
 
+use crate::cgroup::Below;
 use crate::cli;
 use crate::error::{Doing, Error, Result};
 use crate::launch::create::{self, ConsoleSocket};
@@ -31,6 +32,7 @@ pub fn exec(root: &Path, arguments: &cli::Exec) -> Result<i32> {
         pid_file: arguments.pid_file.clone(),
         preserve_fds: arguments.preserve_fds,
         ignore_paused: arguments.ignore_paused,
+        groups: Below::parse(&arguments.cgroup)?,
     };
     if arguments.detach {
         exec::exec(&container, &process, options)?;
@@ -90,7 +92,10 @@ fn from_flags(container: &Container, arguments: &cli::Exec) -> Result<Process> {
     for name in &arguments.cap {
         let upper = name.to_ascii_uppercase();
         let name = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-        for set in ["bounding", "effective", "permitted"] {
+        // Ambient ones are raised from inheritable ones, which the flag does not give.
+        let has_inheritable = value["capabilities"]["inheritable"].as_array().is_some_and(|list| !list.is_empty());
+        let ambient = has_inheritable.then_some("ambient");
+        for set in ["bounding", "effective", "permitted"].into_iter().chain(ambient) {
             match value["capabilities"][set].as_array_mut() {
                 Some(list) if !list.contains(&json!(name)) => list.push(json!(name)),
                 Some(_) => (),

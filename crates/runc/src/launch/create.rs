@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use libcontainer::oci_spec::runtime::{LinuxIdMapping, Spec};
 
 use super::namespaces::Namespaces;
-use super::seccomp::Filter;
+use super::notify::{self, Seccomp};
 use super::sync::{Channel, Message};
-use super::{Preserved, console, init, wait};
+use super::{Preserved, attributes, console, devices, init, wait};
 use crate::cgroup::{self, Cgroups};
 use crate::error::{Doing, Error, Result};
 use crate::state::{Container, EXEC_FIFO, Record, Status, check_id, write_file};
@@ -113,6 +113,12 @@ pub fn create(root: &Path, id: &str, spec: &Spec, options: Options) -> Result<Co
         _ => (),
     }
     let mut container = Container::make(root, record(id, &options.bundle, spec)?, spec)?;
+    if let Err(err) = container.cgroups().and_then(|cgroups| cgroups.refuse_taken()) {
+        // The groups are somebody else's: they stay.
+        let _ = container.forget();
+        return Err(err);
+    }
+    tracing::debug!("creating container {id} from bundle {}", options.bundle.display());
     let result = launch(&mut container, spec, options);
     if let Err(err) = result {
         discard(&container);
@@ -148,7 +154,7 @@ fn launch(container: &mut Container, spec: &Spec, mut options: Options) -> Resul
         .open(&path)
         .doing(|| format!("open {}", path.display()))?;
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let seccomp = Filter::of(profile, container.root())?;
+    let seccomp = Seccomp::of(profile, container.root())?;
     let cgroups = container.cgroups()?;
     let (ours, theirs) = Channel::pair()?;
     match namespaces.fork()? {
@@ -175,6 +181,7 @@ fn launch(container: &mut Container, spec: &Spec, mut options: Options) -> Resul
             container.record.pid = pid;
             container.set_process(pid)?;
             container.save()?;
+            tracing::debug!("container {} starts as process {pid}", container.record.id);
             accompany(container, spec, &namespaces, &cgroups, &ours)?;
         }
     }
@@ -216,6 +223,10 @@ fn accompany(
         // A child that has failed meanwhile has the better explanation.
         return Err(child_failure(channel, pid).unwrap_or(err));
     }
+    attributes::reset_processors(pid);
+    if let Some(devices) = linux.and_then(|linux| linux.net_devices().as_ref()).filter(|devices| !devices.is_empty()) {
+        devices::give(devices, pid)?;
+    }
     if channel.send(&Message::InCgroups).is_err() {
         return Err(child_failure(channel, pid).unwrap_or_else(|| Error::Init("the process has gone".into())));
     }
@@ -231,6 +242,11 @@ fn accompany(
                 let create_runtime = hooks.and_then(|hooks| hooks.create_runtime().as_ref());
                 hooks::run("createRuntime", create_runtime, record, Status::Creating, None)?;
                 channel.send(&Message::HooksDone)?;
+            }
+            Some(Message::Listener(number)) => {
+                let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
+                notify::forward(seccomp, &container.record, Status::Creating, pid, number)?;
+                channel.send(&Message::ListenerSent)?;
             }
             Some(Message::Failed(text)) => return Err(Error::Init(text)),
             Some(other) => return Err(Error::Init(format!("unexpected {other:?}"))),
@@ -259,21 +275,9 @@ fn child_failure(channel: &Channel, pid: i32) -> Option<Error> {
 }
 
 fn refuse_what_is_not_built(spec: &Spec) -> Result<()> {
-    let process = spec.process().as_ref();
-    let linux = spec.linux().as_ref();
-    let asked = [
-        (process.is_some_and(|p| p.scheduler().is_some()), "process.scheduler"),
-        (process.is_some_and(|p| p.io_priority().is_some()), "process.ioPriority"),
-        (linux.is_some_and(|l| l.intel_rdt().is_some()), "linux.intelRdt"),
-        (linux.is_some_and(|l| l.personality().is_some()), "linux.personality"),
-        (linux.is_some_and(|l| l.net_devices().as_ref().is_some_and(|d| !d.is_empty())), "linux.netDevices"),
-        (linux.is_some_and(|l| l.memory_policy().is_some()), "linux.memoryPolicy"),
-        (linux.is_some_and(|l| l.time_offsets().as_ref().is_some_and(|o| !o.is_empty())), "linux.timeOffsets"),
-        (Namespaces::of(spec).has_new(0x80), "a new time namespace"),
-    ];
-    match asked.iter().find(|(asked, _)| *asked) {
-        Some((_, name)) => Err(Error::NotImplemented((*name).to_owned())),
-        None => Ok(()),
+    match spec.linux().as_ref().is_some_and(|linux| linux.intel_rdt().is_some()) {
+        true => Err(Error::NotImplemented("linux.intelRdt".into())),
+        false => Ok(()),
     }
 }
 

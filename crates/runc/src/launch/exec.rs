@@ -10,12 +10,14 @@ use std::path::PathBuf;
 use libcontainer::oci_spec::runtime::{Process, Spec};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::attributes::{self, Processors};
 use super::create::{ConsoleSocket, write_pid_file};
-use super::namespaces::file_name;
+use super::namespaces::{CLONE_NEWTIME, file_name};
+use super::notify::{self, Seccomp};
 use super::process::{self, Program};
-use super::seccomp::Filter;
 use super::sync::{Channel, Message};
 use super::{Preserved, console, wait};
+use crate::cgroup::Below;
 use crate::error::{Doing, Error, Result};
 use crate::state::{Container, Status};
 use crate::sys::{self, Forked};
@@ -31,9 +33,11 @@ pub struct Options {
     pub preserve_fds: u32,
     /// Start it in a paused container; it will hang until that is resumed.
     pub ignore_paused: bool,
+    /// Which groups below the container's it gets.
+    pub groups: Below,
 }
 
-const ALL: [libc::c_int; 7] = [
+const ALL: [libc::c_int; 8] = [
     libc::CLONE_NEWUSER,
     libc::CLONE_NEWIPC,
     libc::CLONE_NEWUTS,
@@ -41,6 +45,7 @@ const ALL: [libc::c_int; 7] = [
     libc::CLONE_NEWPID,
     libc::CLONE_NEWNS,
     libc::CLONE_NEWCGROUP,
+    CLONE_NEWTIME,
 ];
 
 /// Starts the process; it runs when this returns. Gives its pid.
@@ -75,9 +80,10 @@ pub fn exec(container: &Container, process: &Process, options: Options) -> Resul
         return Err(Error::Conflict("cannot exec in a stopped container".into()));
     }
     let different = ALL.iter().copied().filter(|flag| !same_namespace(pid, *flag)).fold(0, |all, flag| all | flag);
+    let processors = Processors::of(process)?;
     let console_socket = options.console_socket.map(ConsoleSocket::open).transpose()?;
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let seccomp = Filter::of(profile, container.root())?;
+    let seccomp = Seccomp::of(profile, container.root())?;
     let (ours, theirs) = Channel::pair()?;
 
     let own_pid_namespace = fs::File::open("/proc/self/ns/pid").doing(|| "open /proc/self/ns/pid".into())?;
@@ -104,32 +110,51 @@ pub fn exec(container: &Container, process: &Process, options: Options) -> Resul
     };
     drop(theirs);
     drop(console_socket);
-    let result = accompany(container, child, &ours, different, &own_pid_namespace, options.pid_file);
+    let result = join(container, child, different, &own_pid_namespace, &processors, &options.groups)
+        .and_then(|()| accompany(container, child, &spec, &ours, options.pid_file));
     if result.is_err() {
         wait::kill_and_reap(child);
     }
     result.map(|()| child)
 }
 
-fn accompany(
+fn join(
     container: &Container,
     child: i32,
-    channel: &Channel,
     different: libc::c_int,
     own_pid_namespace: &fs::File,
-    pid_file: Option<PathBuf>,
+    processors: &Processors,
+    groups: &Below,
 ) -> Result<()> {
     if different & libc::CLONE_NEWPID != 0 {
         sys::setns(own_pid_namespace.as_fd(), libc::CLONE_NEWPID).doing(|| "return to own pid namespace".into())?;
     }
-    container.cgroups()?.join(child)?;
+    processors.apply_before(child)?;
+    container.cgroups()?.join_below(child, groups)?;
+    processors.apply_after(child)
+}
+
+fn accompany(
+    container: &Container,
+    child: i32,
+    spec: &Spec,
+    channel: &Channel,
+    pid_file: Option<PathBuf>,
+) -> Result<()> {
     // A child that has failed already has said why.
     let _ = channel.send(&Message::InCgroups);
-    match channel.receive()? {
-        Some(Message::Ready) => (),
-        Some(Message::Failed(text)) => return Err(Error::Init(text)),
-        Some(other) => return Err(Error::Init(format!("unexpected {other:?}"))),
-        None => return Err(Error::Init(wait::describe_end(child))),
+    loop {
+        match channel.receive()? {
+            Some(Message::Ready) => break,
+            Some(Message::Listener(number)) => {
+                let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+                notify::forward(seccomp, &container.record, Status::Running, child, number)?;
+                channel.send(&Message::ListenerSent)?;
+            }
+            Some(Message::Failed(text)) => return Err(Error::Init(text)),
+            Some(other) => return Err(Error::Init(format!("unexpected {other:?}"))),
+            None => return Err(Error::Init(wait::describe_end(child))),
+        }
     }
     // The child's end closes when its program starts.
     match channel.receive()? {
@@ -152,7 +177,7 @@ fn same_namespace(pid: i32, flag: libc::c_int) -> bool {
 struct Tenant<'a> {
     spec: &'a Spec,
     process: &'a Process,
-    seccomp: Option<Filter>,
+    seccomp: Option<Seccomp<'a>>,
     pidfd: OwnedFd,
     namespaces: libc::c_int,
     channel: Channel,
@@ -200,7 +225,8 @@ impl Tenant<'_> {
         // Nothing of the program may run outside its limits.
         self.channel.expect(&Message::InCgroups)?;
         sys::close_on_exec_from(self.preserved.end()).doing(|| "close descriptors".into())?;
-        process::become_user(self.process, self.seccomp.as_ref())?;
+        attributes::apply(self.process, self.spec.linux().as_ref())?;
+        process::become_user(self.process, self.seccomp.as_ref(), &self.channel)?;
         let mut process = self.process.clone();
         let extra = self.preserved.environment();
         if !extra.is_empty() {

@@ -6,7 +6,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::Spec;
@@ -16,10 +16,10 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::namespaces::Namespaces;
+use super::notify::Seccomp;
 use super::process::{self, Program};
-use super::seccomp::Filter;
 use super::sync::{Channel, Message};
-use super::{Preserved, cgroup_mount, console};
+use super::{Preserved, attributes, cgroup_mount, console};
 use crate::cgroup::Cgroups;
 use crate::error::{Doing, Error, Result};
 use crate::state::{Record, Status};
@@ -31,7 +31,7 @@ pub struct Init<'a> {
     pub record: &'a Record,
     pub namespaces: &'a Namespaces,
     pub cgroups: &'a Cgroups,
-    pub seccomp: Option<&'a Filter>,
+    pub seccomp: Option<&'a Seccomp<'a>>,
     pub channel: Channel,
     pub console_socket: Option<OwnedFd>,
     pub fifo: fs::File,
@@ -118,7 +118,8 @@ impl Init<'_> {
             self.channel.send(&Message::RunHooks)?;
             self.channel.expect(&Message::HooksDone)?;
             let list = spec.hooks().as_ref().and_then(|hooks| hooks.create_container().as_ref());
-            hooks::run("createContainer", list, self.record, Status::Creating, None)?;
+            std::env::set_current_dir(rootfs).doing(|| format!("enter {}", rootfs.display()))?;
+            hooks::run("createContainer", list, &self.own_record(), Status::Creating, None)?;
         }
         cover(rootfs, linux.readonly_paths(), linux.masked_paths(), self.record.mask_directory.as_deref())?;
         self.change_root()?;
@@ -136,7 +137,8 @@ impl Init<'_> {
             self.channel.expect(&Message::InCgroups)?;
         }
         sys::close_on_exec_from(self.preserved.end()).doing(|| "close descriptors".into())?;
-        process::become_user(&process, self.seccomp)?;
+        attributes::apply(&process, Some(linux))?;
+        process::become_user(&process, self.seccomp, &self.channel)?;
         let mut process = process;
         let extra = self.preserved.environment();
         if !extra.is_empty() {
@@ -150,19 +152,25 @@ impl Init<'_> {
         if let Err(err) = self.channel.send(&Message::Ready) {
             return err;
         }
+        // Whoever enters a container that waits must not find the caller's descriptors here; not even those that would
+        // not survive `execve`.
+        sys::close_all_from(self.preserved.end(), self.fifo.as_fd());
         let mut byte = [0];
         if let Err(source) = self.fifo.read_exact(&mut byte) {
             return Error::Io { what: "wait for start".into(), source };
         }
         let list = self.spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
-        let environment = self.spec.process().as_ref().and_then(|p| p.env().clone()).unwrap_or_default();
-        let environment = hooks::environment(&environment);
-        // The pid inside the container is what the hook of the specification sees.
-        if let Err(err) = hooks::run("startContainer", list, self.record, Status::Created, Some(&environment)) {
+        let environment = hooks::environment(&program.environment());
+        if let Err(err) = hooks::run("startContainer", list, &self.own_record(), Status::Created, Some(&environment)) {
             return err;
         }
         sys::default_signals();
         program.exec()
+    }
+
+    /// Hooks that run in the container are told the pid that they can see.
+    fn own_record(&self) -> Record {
+        Record { pid: std::process::id().cast_signed(), ..self.record.clone() }
     }
 
     fn name_host(&self) -> Result<()> {

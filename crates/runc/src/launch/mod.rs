@@ -6,12 +6,15 @@
 //! the container's program: none. The child is cloned straight into its namespaces, and while it mounts, the parent
 //! makes its cgroups, which is where the kernel takes its time.
 
+mod attributes;
 mod cgroup_mount;
 pub mod console;
 pub mod create;
+mod devices;
 pub mod exec;
 mod init;
 pub mod namespaces;
+mod notify;
 pub mod process;
 pub mod relay;
 pub mod seccomp;

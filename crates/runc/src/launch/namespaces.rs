@@ -13,13 +13,16 @@ use libcontainer::oci_spec::runtime::{LinuxNamespaceType, Spec};
 use crate::error::{Doing, Result};
 use crate::sys::{self, Forked};
 
-const CLONE_NEWTIME: libc::c_int = 0x80;
+/// Not in libc under this name.
+pub const CLONE_NEWTIME: libc::c_int = 0x80;
 
 /// The namespaces of one container.
 #[derive(Debug, Default, Clone)]
 pub struct Namespaces {
     new: libc::c_int,
     joined: Vec<(libc::c_int, PathBuf)>,
+    /// What `timens_offsets` of a new time namespace takes.
+    time_offsets: String,
 }
 
 fn flag(kind: LinuxNamespaceType) -> libc::c_int {
@@ -53,6 +56,11 @@ impl Namespaces {
     /// Those of a configuration.
     pub fn of(spec: &Spec) -> Self {
         let mut result = Namespaces::default();
+        let offsets = spec.linux().as_ref().and_then(|linux| linux.time_offsets().as_ref());
+        for (clock, offset) in offsets.into_iter().flatten() {
+            let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+            result.time_offsets.push_str(&format!("{clock} {seconds} {nanoseconds}\n"));
+        }
         let list = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
         for namespace in list.into_iter().flatten() {
             match namespace.path() {
@@ -89,7 +97,16 @@ impl Namespaces {
             let target = File::open(path).doing(|| format!("open namespace {}", path.display()))?;
             sys::setns(target.as_fd(), *kind).doing(|| format!("join namespace {}", path.display()))?;
         }
-        // clone refuses CLONE_NEWTIME (its bit is part of the exit signal): the child unshares it.
+        // clone refuses CLONE_NEWTIME (its bit is part of the exit signal), and only children get what is unshared.
+        if self.has_new(CLONE_NEWTIME) {
+            let own = "/proc/self/ns/time";
+            back.push((CLONE_NEWTIME, File::open(own).doing(|| format!("open {own}"))?));
+            sys::unshare(CLONE_NEWTIME).doing(|| "make a time namespace".into())?;
+            if !self.time_offsets.is_empty() {
+                std::fs::write("/proc/self/timens_offsets", &self.time_offsets)
+                    .doing(|| "set linux.timeOffsets".into())?;
+            }
+        }
         let forked = sys::fork_into(self.new & !(libc::CLONE_NEWCGROUP | CLONE_NEWTIME));
         if !matches!(forked, Ok(Forked::Child)) {
             for (kind, own) in back.iter().rev() {

@@ -13,14 +13,16 @@ use std::path::{Path, PathBuf};
 use caps::{CapSet, Capability};
 use libcontainer::capabilities::CapabilityExt;
 use libcontainer::oci_spec::runtime::{Capabilities, PosixRlimit, PosixRlimitType, Process};
-use tracing::warn;
+use tracing::{debug, warn};
 
-use super::seccomp::Filter;
+use super::notify::Seccomp;
+use super::sync::Channel;
 use crate::error::{Doing, Error, Result};
 use crate::sys;
 
 /// Applies everything in `process` to the calling process, so that only [`Program::exec`] remains.
-pub fn become_user(process: &Process, seccomp: Option<&Filter>) -> Result<()> {
+/// Whoever is at the other end of `channel` hands the listener of a seccomp filter on, if it has one.
+pub fn become_user(process: &Process, seccomp: Option<&Seccomp<'_>>, channel: &Channel) -> Result<()> {
     set_rlimits(process.rlimits().as_deref().unwrap_or_default())?;
     let no_new_privileges = process.no_new_privileges() == Some(true);
     if let Some(profile) = process.apparmor_profile().as_deref().filter(|profile| !profile.is_empty()) {
@@ -30,7 +32,7 @@ pub fn become_user(process: &Process, seccomp: Option<&Filter>) -> Result<()> {
     if no_new_privileges {
         sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).doing(|| "set no_new_privs".into())?;
     } else if let Some(filter) = seccomp {
-        filter.load()?;
+        filter.load(channel)?;
     }
     if let Some(umask) = process.user().umask() {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(umask));
@@ -72,12 +74,15 @@ pub fn become_user(process: &Process, seccomp: Option<&Filter>) -> Result<()> {
         let effective = set(sets.effective().as_ref());
         apply(CapSet::Effective, effective.intersection(&permitted).copied().collect())?;
         let ambient = set(sets.ambient().as_ref());
-        let ambient: HashSet<_> =
-            ambient.iter().filter(|c| permitted.contains(c) && inheritable.contains(c)).copied().collect();
+        let (ambient, others): (HashSet<_>, HashSet<_>) =
+            ambient.iter().copied().partition(|c| permitted.contains(c) && inheritable.contains(c));
+        for capability in others {
+            warn!("can't raise ambient capability {capability}: it is not permitted and inheritable as well");
+        }
         apply(CapSet::Ambient, ambient)?;
     }
     if no_new_privileges && let Some(filter) = seccomp {
-        filter.load()?;
+        filter.load(channel)?;
     }
     Ok(())
 }
@@ -111,7 +116,8 @@ fn set_rlimits(limits: &[PosixRlimit]) -> Result<()> {
         // Without CAP_SYS_RESOURCE nobody may raise a hard limit: what is there is all there is to give.
         let (_, hard) = sys::get_rlimit(resource).doing(|| format!("read {:?}", limit.typ()))?;
         let (soft, hard) = (limit.soft().min(hard), limit.hard().min(hard));
-        warn!("{:?} {}:{} cannot be had on this host, using {soft}:{hard}", limit.typ(), limit.soft(), limit.hard());
+        // No warning: under some engines it would end up in what the container prints.
+        debug!("{:?} {}:{} cannot be had on this host, using {soft}:{hard}", limit.typ(), limit.soft(), limit.hard());
         sys::set_rlimit(resource, soft, hard).doing(|| format!("error setting rlimit {:?}", limit.typ()))?;
     }
     Ok(())
@@ -164,7 +170,7 @@ impl Program {
     pub fn find(process: &Process) -> Result<Self> {
         let args = process.args().as_deref().unwrap_or_default();
         let name = args.first().cloned().unwrap_or_default();
-        let mut environment: Vec<String> = process.env().clone().unwrap_or_default();
+        let mut environment = without_repeats(process.env().as_deref().unwrap_or_default());
         let variable = |name: &str| {
             environment.iter().rev().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
         };
@@ -182,11 +188,25 @@ impl Program {
         Ok(Program { name, path, arguments: strings(args)?, environment: strings(&environment)? })
     }
 
+    /// Its environment, as `NAME=value`.
+    pub fn environment(&self) -> Vec<String> {
+        self.environment.iter().map(|entry| entry.to_string_lossy().into_owned()).collect()
+    }
+
     /// Replaces the process. Returns only if that fails.
     pub fn exec(&self) -> Error {
         let source = sys::execve(&self.path, &self.arguments, &self.environment);
         Error::Io { what: format!("exec {}", self.name), source }
     }
+}
+
+/// The last value of each variable.
+fn without_repeats(environment: &[String]) -> Vec<String> {
+    let name = |entry: &String| entry.split('=').next().unwrap_or_default().to_owned();
+    let mut seen = HashSet::new();
+    let mut kept: Vec<String> = environment.iter().rev().filter(|entry| seen.insert(name(entry))).cloned().collect();
+    kept.reverse();
+    kept
 }
 
 fn search(name: &str, path: &str) -> Result<PathBuf> {
@@ -256,6 +276,12 @@ mod tests {
         assert!(text.contains("no such file or directory"), "{text}");
         let text = search("/etc/passwd", "").unwrap_err().to_string();
         assert!(text.contains("permission denied"), "{text}");
+    }
+
+    #[test]
+    fn the_last_value_of_a_variable_counts() {
+        let list = ["A=1", "B=2", "A=", "C"].map(str::to_owned);
+        assert_eq!(without_repeats(&list), ["B=2", "A=", "C"]);
     }
 
     #[test]

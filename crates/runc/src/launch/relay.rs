@@ -9,7 +9,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, OutputModes, Termios, tcgetattr, tcsetattr};
 
 use super::wait;
 use crate::error::{Doing, Error, Result};
@@ -40,6 +40,10 @@ impl Terminal {
             if let RecvAncillaryMessage::ScmRights(mut descriptors) = message
                 && let Some(master) = descriptors.next()
             {
+                // As with runc: output that goes to a file or a pipe has plain line ends.
+                let mut modes = tcgetattr(&master).doing(|| "read the terminal's modes".into())?;
+                modes.output_modes -= OutputModes::ONLCR;
+                tcsetattr(&master, OptionalActions::Now, &modes).doing(|| "set the terminal's modes".into())?;
                 return Ok(master);
             }
         }
@@ -56,6 +60,8 @@ impl Raw {
         let Ok(before) = tcgetattr(stdin) else { return Raw(None) };
         let mut raw = before.clone();
         raw.make_raw();
+        // The container's terminal leaves the ends of lines to this one.
+        raw.output_modes |= OutputModes::OPOST;
         let _ = tcsetattr(stdin, OptionalActions::Now, &raw);
         Raw(Some(before))
     }

@@ -23,6 +23,10 @@ pub enum Message {
     RunHooks,
     /// Parent to child: the hooks have run.
     HooksDone,
+    /// Child to parent: my seccomp filter asks over this descriptor of mine; hand it to the agent.
+    Listener(i32),
+    /// Parent to child: the agent has it.
+    ListenerSent,
     /// Child to parent: all is set up.
     Ready,
     /// Child to parent: it failed, and the process ends.
@@ -47,6 +51,8 @@ impl Channel {
             Message::InCgroups => b"c".to_vec(),
             Message::RunHooks => b"h".to_vec(),
             Message::HooksDone => b"d".to_vec(),
+            Message::Listener(fd) => [b"l", fd.to_string().as_bytes()].concat(),
+            Message::ListenerSent => b"s".to_vec(),
             Message::Ready => b"r".to_vec(),
             Message::Failed(text) => {
                 let mut packet = b"f".to_vec();
@@ -54,9 +60,12 @@ impl Channel {
                 packet
             }
         };
-        rustix::net::send(self.0.as_fd(), &packet, SendFlags::NOSIGNAL)
-            .map(|_| ())
-            .doing(|| "send to the other process".into())
+        let sent = match message {
+            // The filter is at work already, and nobody answers yet: no other call than this is sure to go through.
+            Message::Listener(_) => rustix::io::write(self.0.as_fd(), &packet),
+            _ => rustix::net::send(self.0.as_fd(), &packet, SendFlags::NOSIGNAL),
+        };
+        sent.map(|_| ()).doing(|| "send to the other process".into())
     }
 
     /// Hears something; `None` when the other end is closed.
@@ -78,6 +87,11 @@ impl Channel {
             b'c' => Message::InCgroups,
             b'h' => Message::RunHooks,
             b'd' => Message::HooksDone,
+            b'l' => match std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()) {
+                Some(fd) => Message::Listener(fd),
+                None => return Err(Error::Init("a descriptor that is no number".into())),
+            },
+            b's' => Message::ListenerSent,
             b'r' => Message::Ready,
             b'f' => Message::Failed(String::from_utf8_lossy(text).into_owned()),
             other => return Err(Error::Init(format!("unknown message {other}"))),
@@ -106,6 +120,8 @@ mod tests {
         a.send(&Message::Failed("x".repeat(MAX_MESSAGE * 2))).unwrap();
         b.expect(&Message::InCgroups).unwrap();
         assert!(matches!(b.receive().unwrap(), Some(Message::Failed(text)) if text.len() == MAX_MESSAGE - 1));
+        a.send(&Message::Listener(17)).unwrap();
+        b.expect(&Message::Listener(17)).unwrap();
         drop(a);
         assert_eq!(b.receive().unwrap(), None);
     }
