@@ -60,6 +60,23 @@ pub(crate) fn criu_log(data: &[u8]) {
     });
 }
 
+/// Where the pages of a task are: the ranges follow each other, and none lies outside of the pages file.
+pub(crate) fn criu_pagemap(data: &[u8]) {
+    scratch(|dir| {
+        write(&dir.join("pagemap-1.img"), data);
+        assert_eq!(criu::pagemap::tasks(dir).expect("list a folder"), [1]);
+        let images = fs::File::open(dir).expect("open a folder");
+        let Ok(map) = criu::pagemap::Pagemap::read(&images, 1) else { return };
+        let mut end = 0;
+        for range in &map.lazy {
+            assert!(end <= range.start && range.start < range.end, "{range:?} after {end}");
+            assert!(range.offset + (range.end - range.start) <= map.file_bytes, "{range:?} of {}", map.file_bytes);
+            end = range.end;
+        }
+        assert!(map.lazy_bytes() <= map.file_bytes);
+    });
+}
+
 /// CRIU's answers.
 pub(crate) fn criu_response(data: &[u8]) {
     if let Ok(response) = criu::rpc::Response::decode(data) {

@@ -52,6 +52,7 @@ targets! {
     containerd_runtime => containerd::fuzz::runtime;
     containerd_state_files => containerd::fuzz::state_files;
     criu_log => crate::files::criu_log;
+    criu_pagemap => crate::files::criu_pagemap;
     criu_response => crate::files::criu_response;
     criu_stats => crate::files::criu_stats;
     daemon_create => daemon::containers::fuzz::create;

@@ -3,6 +3,7 @@
 //! The archive is unpacked in a staging directory, everything in it is read from there through a [`Root`], and an image
 //! is recorded only when all images of the archive are complete: a bad archive leaves nothing behind.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::config::{ImageConfig, MAX_CONFIG_BYTES};
 use crate::extract::{Source, extract};
-use crate::manifest::{self, Document, Index, MAX_MANIFEST_BYTES, Manifest, SavedImage};
+use crate::manifest::{self, Document, MAX_MANIFEST_BYTES, Manifest, SavedImage};
 use crate::platform::Platform;
 use crate::progress::{Progress, ProgressSink};
 use crate::shared::Lease;
@@ -181,14 +182,9 @@ impl Archive {
             return Err(Error::Invalid("invalid archive: index.json is no index".into()));
         };
         let mut found: Vec<Found> = Vec::new();
+        let mut known = HashMap::new();
         for entry in &index.manifests {
-            let manifest = match self.document(entry)? {
-                Document::Manifest(manifest) => Some(manifest),
-                Document::Index(inner) => self.select(&inner, 0)?,
-                Document::Schema1 => None,
-            };
-            // Signatures and the like are no images; neither are those of another platform.
-            let Some(manifest) = manifest.filter(is_image) else { continue };
+            let Some(manifest) = self.image(entry, 0, &mut known)? else { continue };
             let names = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
             let name = names
                 .iter()
@@ -213,22 +209,36 @@ impl Archive {
         Ok(found)
     }
 
-    fn select(&self, index: &Index, depth: usize) -> Result<Option<Manifest>> {
-        if depth > MAX_DEPTH {
-            return Err(Error::Invalid("indexes name each other too deeply".into()));
+    /// The image that an entry of an index stands for: itself, or what fits best of an index. Signatures and the like are
+    /// no images; neither are those of another platform. Every document is read once, however often it is named.
+    fn image(
+        &self,
+        entry: &manifest::Descriptor,
+        depth: usize,
+        known: &mut HashMap<Digest, Option<Manifest>>,
+    ) -> Result<Option<Manifest>> {
+        if let Some(image) = known.get(&entry.digest) {
+            return Ok(image.clone());
         }
-        for entry in index.matching(&Platform::host()) {
-            match self.document(entry)? {
-                Document::Manifest(manifest) if is_image(&manifest) => return Ok(Some(manifest)),
-                Document::Index(inner) => {
-                    if let Some(manifest) = self.select(&inner, depth + 1)? {
-                        return Ok(Some(manifest));
+        let image = match self.document(entry)? {
+            Document::Manifest(manifest) => Some(manifest).filter(is_image),
+            Document::Schema1 => None,
+            Document::Index(_) if depth > MAX_DEPTH => {
+                return Err(Error::Invalid("indexes name each other too deeply".into()));
+            }
+            Document::Index(index) => {
+                let mut image = None;
+                for entry in index.matching(&Platform::host()) {
+                    image = self.image(entry, depth + 1, known)?;
+                    if image.is_some() {
+                        break;
                     }
                 }
-                _ => {}
+                image
             }
-        }
-        Ok(None)
+        };
+        known.insert(entry.digest.clone(), image.clone());
+        Ok(image)
     }
 
     fn document(&self, entry: &manifest::Descriptor) -> Result<Document> {

@@ -337,6 +337,25 @@ fn a_bad_archive_is_refused_whole() {
     assert!(images.resolve("x:1").is_ok());
 }
 
+/// An index of sixty times the same index of sixty times the same …: reading each as often as it is named would take hours.
+#[test]
+fn an_archive_cannot_multiply_itself() {
+    let root = data_root();
+    let images = Images::open(root.path()).unwrap();
+    let mut files = Vec::new();
+    let mut inner = r#"{"schemaVersion":2,"manifests":[]}"#.to_owned();
+    for _ in 0..5 {
+        let digest = Digest::of(inner.as_bytes());
+        let entry = format!(r#"{{"digest":"{digest}","size":{}}}"#, inner.len());
+        files.push((format!("blobs/sha256/{}", digest.hex()), inner));
+        inner = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, vec![entry; 60].join(","));
+    }
+    files.push(("index.json".to_owned(), inner));
+    let files: Vec<_> = files.iter().map(|(path, content)| (path.as_str(), content.as_str())).collect();
+    let error = images.load(&tar(&files)[..], &mut |_| {}).unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+}
+
 #[test]
 fn leftovers_go_and_damage_is_set_aside() {
     let root = data_root();
