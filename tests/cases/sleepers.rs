@@ -40,7 +40,8 @@ fn in_another_containers_network() {
     let counter = Counter::run(&engine, "c1", "--network container:owner");
     engine.ok("docker checkpoint create c1 nap && docker start --checkpoint nap c1");
     counter.goes_on();
-    assert_eq!(engine.ok("docker exec c1 cat /proc/net/dev"), engine.ok("docker exec owner cat /proc/net/dev"));
+    let network = "readlink /proc/self/ns/net";
+    assert_eq!(engine.ok(&format!("docker exec c1 {network}")), engine.ok(&format!("docker exec owner {network}")));
 }
 
 #[test]
