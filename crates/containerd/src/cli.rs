@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::time::parse_go_duration;
@@ -89,6 +90,25 @@ impl Cli {
     }
 }
 
+/// Why a command line is refused, as Go's flag package says it.
+pub fn complaint(error: &clap::Error) -> String {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    // `--start-timeout <START_TIMEOUT>` → `start-timeout`.
+    let argument = text(ContextKind::InvalidArg).split([' ', '=']).next().unwrap_or_default();
+    let name = argument.trim_start_matches('-');
+    match error.kind() {
+        ErrorKind::UnknownArgument if argument.starts_with('-') => format!("flag provided but not defined: -{name}"),
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => match text(ContextKind::InvalidValue) {
+            "" => format!("flag needs an argument: -{name}"),
+            value => format!("invalid value {value:?} for flag -{name}: parse error"),
+        },
+        _ => format!("{}: {argument:?}", error.kind()),
+    }
+}
+
 /// What `--version` prints.
 pub fn version_line() -> String {
     format!("containerd version {VERSION} commit: {REVISION}")
@@ -126,6 +146,20 @@ mod tests {
         assert_eq!(cli.runtime_args, ["--systemd-cgroup=true"]);
         assert_eq!((cli.shim.as_str(), cli.runtime.as_str()), ("docker-containerd-shim", "docker-runc"));
         assert_eq!(cli.level().0, LevelFilter::DEBUG);
+    }
+
+    #[test]
+    fn complaints_are_gos() {
+        let complaint = |args: &[&str]| complaint(&parse(args).unwrap_err());
+        assert_eq!(complaint(&["--no-such"]), "flag provided but not defined: -no-such");
+        assert_eq!(complaint(&["--no-such=5"]), "flag provided but not defined: -no-such");
+        assert_eq!(complaint(&["-x"]), "flag provided but not defined: -x");
+        for args in [&["--start-timeout", "soon"][..], &["--start-timeout=soon"]] {
+            assert_eq!(complaint(args), "invalid value \"soon\" for flag -start-timeout: parse error");
+        }
+        assert_eq!(complaint(&["--retain-count", "x"]), "invalid value \"x\" for flag -retain-count: parse error");
+        assert_eq!(complaint(&["--state-dir"]), "flag needs an argument: -state-dir");
+        assert!(complaint(&["word"]).contains("\"word\""));
     }
 
     #[test]

@@ -4,9 +4,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use clap::error::ErrorKind;
-use containerd::cli::{Cli, version_line};
+use clap::{CommandFactory, Parser};
+use containerd::cli::{Cli, complaint, version_line};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -21,10 +21,15 @@ const FILE_THREAD_IDLE: Duration = Duration::from_secs(2);
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => {
             // A printed page is the best that can be done here.
             let _ = error.print();
-            return if error.kind() == ErrorKind::DisplayHelp { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            println!("Incorrect Usage.\n\n{}", Cli::command().render_help());
+            eprintln!("{}", containerd::log_line("fatal", &complaint(&error), &[]));
+            return ExitCode::FAILURE;
         }
     };
     if cli.version {
@@ -63,8 +68,16 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", containerd::log_line("fatal", &format!("{error:#}"), &[]));
+            eprintln!("{}", containerd::log_line("fatal", &whole(&error), &[]));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes, each said once.
+fn whole(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }

@@ -100,25 +100,37 @@ async fn sleep_and_wake(oci: Oci, auto: bool) {
 
 #[tokio::test]
 async fn a_checkpoint_of_one_container_holds_up_no_other() {
-    if !has_criu() {
-        return;
-    }
     let daemon = Daemon::start(Oci::Runc).await;
-    daemon.run("a", &["sleep", "1000"]).await;
+    let go = daemon.dir.join("go");
+    let script = format!(
+        "for a; do [ \"$a\" = checkpoint ] || continue; while [ ! -e {} ]; do sleep 0.02; done; exit 1; done\nexec runc \"$@\"",
+        go.display()
+    );
+    let request = types::CreateContainerRequest {
+        runtime: daemon.script("slow-runc", &script),
+        runtime_args: vec!["--root".into(), daemon.runtime_root()],
+        ..daemon.request("a", &daemon.bundle("a", &["sleep", "1000"]))
+    };
+    daemon.create(request).await.unwrap();
     daemon.run("b", &["sleep", "1000"]).await;
     let dir = daemon.dir.join("checkpoints");
-    let mut c = daemon.client.clone();
+    let (mut c, image) = (daemon.client.clone(), dir.join("cp1"));
     let dumping = tokio::spawn(async move { c.create_checkpoint(create("a", "cp1", &dir, false)).await });
-    let mut calls = 0;
-    while !dumping.is_finished() {
-        let since = std::time::Instant::now();
+    common::wait("the dump", || image.exists()).await;
+    // None of these waits for the dump, which waits for us.
+    for exec in ["e1", "e2"] {
         daemon.state("b").await.unwrap();
-        assert!(since.elapsed() < Duration::from_millis(100), "{:?}", since.elapsed());
-        calls += 1;
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        daemon.exec("b", exec, &["true"]).await.unwrap();
+        daemon.wait_event(&format!("exit b {exec} 0")).await;
     }
-    dumping.await.unwrap().unwrap();
-    assert!(calls > 0);
+    assert_eq!(daemon.state("a").await.unwrap().len(), 1);
+    daemon.update_status("b", "paused").await.unwrap();
+    daemon.update_status("b", "running").await.unwrap();
+    daemon.signal("b", "init", 9).await.unwrap();
+    daemon.wait_event("exit b init 137").await;
+    assert!(!dumping.is_finished());
+    fs::write(go, "").unwrap();
+    assert!(dumping.await.unwrap().is_err());
 }
 
 #[tokio::test]
@@ -152,5 +164,36 @@ async fn a_checkpoint_survives_the_end_of_docker_containerd() {
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+}
+
+/// Its note goes with the container's state, so what is left of it has to go before.
+#[tokio::test]
+async fn a_checkpoint_cut_off_with_its_shim_leaves_nothing() {
+    for daemon_dies in [false, true] {
+        let mut daemon = Daemon::start(Oci::Runc).await;
+        let script = "for a; do [ \"$a\" = checkpoint ] && dump=1; [ \"$p\" = --image-path ] && image=$a; p=$a; done\n\
+            [ -z \"$dump\" ] || { echo > \"$image/pages-1.img\"; exec sleep 1000; }\nexec runc \"$@\"";
+        let request = types::CreateContainerRequest {
+            runtime: daemon.script("endless-runc", script),
+            runtime_args: vec!["--root".into(), daemon.runtime_root()],
+            ..daemon.request("a", &daemon.bundle("a", &["sleep", "1000"]))
+        };
+        daemon.create(request).await.unwrap();
+        let dir = daemon.dir.join("checkpoints");
+        let mut c = daemon.client.clone();
+        let request = create("a", "cp1", &dir, true);
+        let dumping = tokio::spawn(async move { c.create_checkpoint(request).await.map(drop) });
+        common::wait("the dump", || dir.join("cp1/pages-1.img").exists()).await;
+        if daemon_dies {
+            daemon.kill();
+            daemon.again().await;
+        }
+        let shims = common::shims_of(&daemon.dir.to_string_lossy());
+        common::signal(shims[0], "KILL");
+        assert!(dumping.await.unwrap().is_err());
+        daemon.wait_event("exit a init 137").await;
+        assert!(!dir.join("cp1").exists(), "half a checkpoint is left, daemon killed: {daemon_dies}");
+        daemon.assert_clean().await;
     }
 }

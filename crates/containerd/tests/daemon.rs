@@ -42,8 +42,16 @@ fn bad_flags_are_named() {
         assert_eq!(output.status.code(), Some(1), "{listen}");
         assert!(text.contains("level=fatal") && text.contains(words), "{listen}: {text}");
     }
-    assert_eq!(run(&["--no-such-flag"]).status.code(), Some(1));
-    assert_eq!(run(&["--start-timeout", "soon"]).status.code(), Some(1));
+    for (flags, words) in [
+        (&["--no-such-flag"][..], "flag provided but not defined: -no-such-flag"),
+        (&["--start-timeout", "soon"], r#"invalid value \"soon\" for flag -start-timeout: parse error"#),
+    ] {
+        let output = run(flags);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{flags:?}");
+        assert!(text.contains("level=fatal") && text.contains(words), "{flags:?}: {text}");
+        assert!(output.stdout.starts_with(b"Incorrect Usage.\n"), "{flags:?}");
+    }
     let version = run(&["-v"]);
     assert!(String::from_utf8_lossy(&version.stdout).starts_with("containerd version 0.2.3 commit: "));
     assert_eq!(version.status.code(), Some(0));
@@ -65,6 +73,8 @@ async fn the_debug_address_has_metrics_and_profiles() {
     assert!(vars.contains("\"container-start-time\""), "{vars}");
     let profile = get(port, "/debug/pprof/profile?seconds=1");
     assert!(profile.starts_with("HTTP/1.1 200"), "{profile}");
+    // A profile says what it counts, with or without a sample in it.
+    assert!(profile.contains("cpu") && profile.contains("nanoseconds"), "{profile:?}");
     assert!(get(port, "/debug/pprof/heap").starts_with("HTTP/1.1 501"));
 }
 

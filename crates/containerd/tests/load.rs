@@ -1,4 +1,6 @@
 //! Many containers at once: ten clients start them through `types.API`; figures for starts per second and memory.
+//!
+//! 40 of them on runc; 200 with `DORMOUSE_LONG`, on the runtime that `DORMOUSE_RUNTIME` names (`runc`, `docker-runc`).
 
 mod common;
 
@@ -15,6 +17,14 @@ fn containers() -> usize {
     if std::env::var_os("DORMOUSE_LONG").is_some() { 200 } else { 40 }
 }
 
+fn runtime() -> Oci {
+    match std::env::var("DORMOUSE_RUNTIME").as_deref() {
+        Err(_) | Ok("runc") => Oci::Runc,
+        Ok("docker-runc") => Oci::DockerRunc,
+        Ok(other) => panic!("no runtime {other}"),
+    }
+}
+
 /// Proportional and private memory of a process, in KiB.
 fn memory_kib(pid: u32) -> (u64, u64) {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
@@ -27,7 +37,7 @@ fn memory_kib(pid: u32) -> (u64, u64) {
 
 #[tokio::test]
 async fn ten_clients_start_many_containers_at_once() {
-    let daemon = Daemon::start(Oci::Runc).await;
+    let daemon = Daemon::start(runtime()).await;
     let (idle_pss, _) = memory_kib(daemon.pid());
     let count = containers();
     let requests: Vec<_> = (0..count)
@@ -60,11 +70,14 @@ async fn ten_clients_start_many_containers_at_once() {
     let (pss, private) = memory_kib(daemon.pid());
     let shims = shims_of(&daemon.dir.to_string_lossy());
     assert_eq!(shims.len(), count);
-    let shim_private = shims.iter().map(|pid| memory_kib(*pid).1).sum::<u64>() / count as u64;
+    let memory: Vec<_> = shims.iter().map(|pid| memory_kib(*pid)).collect();
+    let shims_pss = memory.iter().map(|(pss, _)| pss).sum::<u64>();
+    let shim_private = memory.iter().map(|(_, private)| private).sum::<u64>() / count as u64;
     println!(
         "{count} containers in {seconds:.2} s: {:.1}/s; state of all in {state:?}; daemon: PSS {idle_pss} KiB idle, \
-         {pss} KiB full ({private} private); {shim_private} KiB private a shim",
-        count as f64 / seconds
+         {pss} KiB full ({private} private); shims: PSS {} KiB each, {shim_private} KiB private",
+        count as f64 / seconds,
+        shims_pss / count as u64,
     );
     let mut c = daemon.client.clone();
     for n in 0..count {

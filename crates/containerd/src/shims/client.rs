@@ -137,6 +137,12 @@ impl ShimClient {
         let _ = rustix::process::pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
     }
 
+    /// Waits until the shim has ended and its last notice was sent.
+    pub async fn ended(&self) {
+        // An error means the same: its task is gone.
+        let _ = self.gone.clone().wait_for(|gone| *gone).await;
+    }
+
     /// Waits until the shim has ended, and kills it when it takes longer than `patience`.
     pub async fn finish(&self, patience: Duration) {
         let mut gone = self.gone.clone();

@@ -34,7 +34,7 @@ const DUMP_STATS_NAME: &str = "stats-dump";
 /// What our runtime writes last of all that belongs to a checkpoint.
 const OPTIONS_NAME: &str = "dormouse-options.json";
 /// How long CRIU may take to end a container without its runtime.
-const END_PATIENCE: Duration = Duration::from_secs(3);
+pub const END_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A checkpoint that is being made, noted so that it is not lost when docker-containerd is: the dump goes on without it,
 /// and may have ended the container.

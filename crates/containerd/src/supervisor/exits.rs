@@ -13,8 +13,8 @@ use rustix::process::Signal;
 use serde::Deserialize;
 use tracing::{error, warn};
 
-use super::Shared;
 use super::container::Container;
+use super::{Shared, checkpoint};
 use crate::metrics::Metrics;
 use crate::process::{HostProcess, ended};
 use crate::statedir::{ContainerDir, INIT, ProcessDir};
@@ -26,6 +26,8 @@ const SHIM_PATIENCE: Duration = Duration::from_secs(10);
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// What is read of a runtime's log.
 const MAX_LOG_BYTES: u64 = 256 << 10;
+/// How long whoever makes a checkpoint may take to come to its end.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(20);
 /// The status of a process whose end nobody saw.
 pub const UNKNOWN_STATUS: u32 = 255;
 /// The status of a process that was killed.
@@ -73,6 +75,7 @@ pub async fn finish(shared: &Arc<Shared>, container: &Arc<Container>, processes:
             statuses.entry(process).or_insert(status);
         }
     }
+    settle_checkpoint(container).await;
     let retired = match container.dir.retire(container.record.created) {
         Ok(retired) => Some(retired),
         Err(error) => {
@@ -94,6 +97,17 @@ fn runtimes_reason(init: &ProcessDir) -> Option<String> {
     let text = crate::bundle::read_bounded(&init.path().join("log.json"), MAX_LOG_BYTES).ok()?;
     let lines = serde_json::Deserializer::from_slice(&text).into_iter::<Line>().map_while(std::result::Result::ok);
     lines.filter(|line| line.level == "error").last().map(|line| line.msg)
+}
+
+/// Settles a checkpoint that was being made when the container ended. Its note goes with the state directory; without it,
+/// nobody would find what is left of the checkpoint again.
+async fn settle_checkpoint(container: &Container) {
+    if !container.dir.checkpoint_note().exists() {
+        return;
+    }
+    // Whoever makes or settles it hears of the shim's end as well, and is soon done.
+    let _changing = tokio::time::timeout(SETTLE_PATIENCE, container.changing.lock()).await;
+    checkpoint::recover(&container.dir, checkpoint::END_PATIENCE, container.init()).await;
 }
 
 /// Kills what the shim has left behind, and finds or makes up the exit statuses.

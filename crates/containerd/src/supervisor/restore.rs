@@ -107,10 +107,15 @@ async fn restore_container(shared: &Arc<Shared>, key: Key, dir: &ContainerDir) -
         return notify(shared, &key, Notice::Gone).await.map(|()| true);
     };
     start::watch_memory(shared, &container);
-    let settling = Arc::clone(&container);
+    let (settling, settlers_shim) = (Arc::clone(&container), shim.clone());
     tokio::spawn(async move {
         let _changing = settling.changing.lock().await;
-        checkpoint::recover(&settling.dir, DUMP_PATIENCE, settling.init()).await;
+        // Nothing goes on without the shim.
+        let recover = |patience| checkpoint::recover(&settling.dir, patience, settling.init());
+        tokio::select! {
+            () = recover(DUMP_PATIENCE) => {}
+            () = settlers_shim.ended() => recover(DUMP_END_PATIENCE).await,
+        }
     });
     info!(%id, "took over a running container");
     // From here on the shim tells of every exit; what it told before is in its answer or in files.
