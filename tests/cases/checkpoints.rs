@@ -349,8 +349,10 @@ fn events_tell_of_checkpoints() {
     let began = engine.ok("date +%s.%N");
     Counter::run(&engine, "c1", "--network none");
     engine.ok("docker checkpoint create c1 nap && docker start --checkpoint nap c1");
+    // With the type, because a filter by name takes whatever has a name or an id that begins so: also a network.
     let told = engine.ok(&format!(
-        "docker events --since {began} --until $(date +%s.%N) --filter container=c --format '{{{{.Action}}}}' | xargs"
+        "docker events --since {began} --until $(date +%s.%N) --filter type=container --filter container=c1 \
+         --format '{{{{.Action}}}}' | xargs"
     ));
     assert_eq!(told, "create start checkpoint die start", "{told}");
 }
