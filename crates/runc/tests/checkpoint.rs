@@ -157,13 +157,23 @@ fn leave_running_leaves_it_running() {
     if !has_criu() {
         return;
     }
-    let mut container = Container::new("leave", COUNT);
-    container.start();
-    let before = container.wait_past(2);
-    let output = container.checkpoint("image", &["--leave-running"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(container.status(), "running");
-    container.wait_past(before + 3);
+    // Its images go to the disk at once, or into memory first.
+    for in_memory in ["false", "true"] {
+        let mut container = Container::new("leave", COUNT);
+        container.config()["annotations"] = json!({ "dormouse.checkpoint.in-memory": in_memory });
+        container.start();
+        let before = container.wait_past(2);
+        let output = container.checkpoint("image", &["--leave-running"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(container.status(), "running");
+        container.wait_past(before + 3);
+        // It is whole: the container can begin there again.
+        let id = container.id.clone();
+        container.must(&["delete", "-f", &id]);
+        let asleep = container.count();
+        container.wake("image");
+        container.wait_past(asleep);
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use libcontainer::oci_spec::runtime::Spec;
 use serde_json::json;
 
 use super::options::{Options, Tcp};
+use super::shelf::Shelf;
 use super::staging::Staging;
 use super::{DESCRIPTORS, LIMIT, OPTIONS, STATS, criu_log_level, inspect, mounts, network, open_dir, tmpfs};
 use crate::cgroup::Cgroups;
@@ -111,11 +112,11 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
     }
     crate::lazy::wait_until_loaded(container)?;
     let program = Program::find(request.criu)?;
-    let findings = inspect::inspect(container)?;
     let spec = container.spec()?;
     let network = NetworkNamespace::of(container, &spec);
     // It takes its time to come up; there is enough to look at meanwhile.
     let session = start_criu(&program, &request, &network)?;
+    let findings = inspect::inspect(container)?;
     // CRIU would leave such a process behind in the cgroup and fail with words nobody understands, or lose it.
     inspect::refuse_foreign(&findings)?;
     if request.auto {
@@ -135,10 +136,23 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
         request.work = &dir;
     }
     request.image = &dir;
+    let connected = findings.established_tcp;
+    // Images of one dump only; a part of them that is elsewhere is found from where they belong.
+    let at_once = request.leave_running && !request.pre_dump;
+    let shelf = match at_once && request.parent.is_none() && request.page_server.is_none() {
+        true => Shelf::for_memory_of(container),
+        false => None,
+    };
     let prepared = check_parent(&request)
         .and_then(|()| fs::create_dir_all(request.work).doing(|| format!("create {}", request.work.display())));
-    let result = prepared
-        .and_then(|()| dump(container, &spec, session, &network, &mut request, &staging, findings.established_tcp));
+    let mut result = prepared
+        .and_then(|()| dump(container, &spec, session, &network, &mut request, &staging, connected, shelf.as_ref()));
+    if result.is_err() && shelf.as_ref().is_some_and(Shelf::is_full) {
+        tracing::debug!("the images did not fit into memory");
+        drop(shelf);
+        result = start_criu(&program, &request, &network)
+            .and_then(|session| dump(container, &spec, session, &network, &mut request, &staging, connected, None));
+    }
     match &result {
         Ok(()) => staging.keep(),
         Err(_) => {
@@ -205,10 +219,12 @@ fn dump(
     request: &mut Request<'_>,
     staging: &Staging,
     has_connections: bool,
+    shelf: Option<&Shelf>,
 ) -> Result<()> {
     let started = Instant::now();
     let pid = container.record.pid;
-    let image = open_dir(request.image)?;
+    let target = shelf.map_or_else(|| request.image.to_owned(), Shelf::path);
+    let image = open_dir(&target)?;
     let work = open_dir(request.work)?;
     let cgroups = container.cgroups()?;
 
@@ -246,6 +262,7 @@ fn dump(
         options.external.push(format!("pid[{inode}]:{}", super::restore::PID_KEY));
         request.options.external_pidns = true;
     }
+    request.options.external_files.clear();
     external_files(container, request, &mut options);
 
     let mut network = None;
@@ -258,7 +275,7 @@ fn dump(
     // CRIU opens it again through our /proc directory.
     let status = request.status.take();
     options.status_fd = status.as_ref().map(AsRawFd::as_raw_fd);
-    let mut listener = Listener { container, request, staging, tmpfs, failure: None };
+    let mut listener = Listener { container, request, target, staging, tmpfs, failure: None };
     let kind = if listener.request.pre_dump { rpc::RequestType::PreDump } else { rpc::RequestType::Dump };
     let call = rpc::Request { kind: kind as i32, opts: Some(options), ..Default::default() };
     let result = session.call(&call, &mut listener, LIMIT);
@@ -280,6 +297,10 @@ fn dump(
         network.unlock()?;
     }
     outcome?;
+    if let Some(shelf) = shelf {
+        shelf.clear_into(request.image)?;
+        staging.place()?;
+    }
     if !request.leave_running && !request.pre_dump {
         // CRIU has killed everything; what was paused by the user must be thawed to die.
         cgroups.thaw()?;
@@ -360,9 +381,11 @@ fn external_files(container: &Container, request: &mut Request<'_>, options: &mu
 struct Listener<'a, 'b> {
     container: &'a Container,
     request: &'a Request<'b>,
+    /// Where the images are put.
+    target: PathBuf,
     staging: &'a Staging,
-    failure: Option<Error>,
     tmpfs: tmpfs::Trees,
+    failure: Option<Error>,
 }
 
 impl Notify for Listener<'_, '_> {
@@ -382,7 +405,7 @@ impl Listener<'_, '_> {
     /// Everything stands still: now, and only now, the rest of the checkpoint can be taken. Nothing is synced here: who
     /// wants the checkpoint to outlive the host's power does that when the container goes on.
     fn complete(&self) -> Result<()> {
-        let image = self.request.image;
+        let image = self.target.as_path();
         self.tmpfs.pack(image)?;
         for capture in &self.request.captures {
             pack(capture, &image.join(format!("{}.tar", capture.name)))?;
@@ -391,7 +414,11 @@ impl Listener<'_, '_> {
         let write = |name, text: &[u8]| fs::write(image.join(name), text).doing(|| format!("write {name}"));
         write(DESCRIPTORS, &descriptors)?;
         write(OPTIONS, &self.request.options.encode()?)?;
-        self.staging.place()
+        // From a shelf it has to be moved first.
+        match self.target == *self.request.image {
+            true => self.staging.place(),
+            false => Ok(()),
+        }
     }
 }
 

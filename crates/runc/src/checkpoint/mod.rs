@@ -23,6 +23,7 @@ mod network;
 pub mod options;
 pub mod preflight;
 pub mod restore;
+mod shelf;
 mod staging;
 mod tmpfs;
 

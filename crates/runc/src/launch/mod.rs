@@ -1,10 +1,11 @@
 //! Makes the processes of containers.
 //!
-//! youki's `libcontainer` supplies what is hard to get right and the same for everybody: mounts, devices, terminals. The order of things and the processes are ours, for three reasons that its builders do
-//! not leave room for: an exec gets the container's seccomp filter as well; the configuration is made to fit the host first
-//! (limits that cannot be raised, capabilities that cannot be given); and there is *one* process between docker-runc and
-//! the container's program: none. The child is cloned straight into its namespaces, and while it mounts, the parent
-//! makes its cgroups, which is where the kernel takes its time.
+//! youki's `libcontainer` supplies what is hard to get right and the same for everybody: mounts, devices, terminals. The
+//! order of things and the processes are ours, for three reasons that its builders do not leave room for: an exec gets the
+//! container's seccomp filter as well; the configuration is made to fit the host first (limits that cannot be raised,
+//! capabilities that cannot be given); and there is *one* process between docker-runc and the container's program: none.
+//! The child is cloned straight into its namespaces, and while it mounts, the parent makes its cgroups, which is where the
+//! kernel takes its time.
 
 mod attributes;
 mod cgroup_mount;
