@@ -92,6 +92,17 @@ async fn cpu_profile(duration: Duration) -> pprof::Result<Vec<u8>> {
     use pprof::protos::Message;
     let guard = pprof::ProfilerGuardBuilder::default().frequency(FREQUENCY_HERTZ).build()?;
     tokio::time::sleep(duration).await;
-    let profile = guard.report().build()?.pprof()?;
+    let profile = guard.report().frames_post_processor(without_profiler).build()?.pprof()?;
     Ok(profile.encode_to_vec())
+}
+
+/// Takes the profiler's own frames away, which are at the top of every stack and would be all that is seen.
+fn without_profiler(frames: &mut pprof::Frames) {
+    let is_profiler = |symbol: &pprof::Symbol| {
+        let name = symbol.name();
+        name.contains("pprof::") || name.contains("perf_signal_handler")
+    };
+    if let Some(last) = frames.frames.iter().rposition(|group| group.iter().any(is_profiler)) {
+        frames.frames.drain(..=last);
+    }
 }
