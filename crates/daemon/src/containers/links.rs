@@ -3,6 +3,7 @@
 //!
 //! In a record a link is `<id of the other>:<alias>`, so that a rename changes nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::types::{HostConfig, List};
@@ -73,16 +74,14 @@ impl Daemon {
         if shown.is_empty() { List::null() } else { shown.into() }
     }
 
-    /// A container's name, and those it has by being linked to.
-    pub(super) fn all_names(&self, record: &Record) -> Vec<String> {
-        let mut names = vec![format!("/{}", record.name)];
-        for other in self.containers.all() {
-            let other = other.record();
-            for link in other.host_config.links.iter().filter(|_| other.network_mode() == "bridge") {
+    /// The names that containers have by being linked to, by their ids.
+    pub(super) fn link_names(&self, all: &[Arc<Container>]) -> HashMap<String, Vec<String>> {
+        let mut names: HashMap<String, Vec<String>> = HashMap::new();
+        for container in all {
+            let record = container.record();
+            for link in record.host_config.links.iter().filter(|_| record.network_mode() == "bridge") {
                 let (id, alias) = split(link);
-                if id == record.id {
-                    names.push(format!("/{}/{alias}", other.name));
-                }
+                names.entry(id.to_owned()).or_default().push(format!("/{}/{alias}", record.name));
             }
         }
         names

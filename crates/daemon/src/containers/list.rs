@@ -52,13 +52,16 @@ impl Daemon {
         let all =
             options.all || options.limit.is_some() || ["status", "exited"].iter().any(|f| options.filters.contains(f));
         let mut lines = Vec::new();
-        for container in self.containers.all() {
+        let containers = self.containers.all();
+        let links = self.link_names(&containers);
+        for container in containers {
             if options.limit.is_some_and(|limit| lines.len() >= limit) {
                 break;
             }
             let record = container.record();
             if (all || record.state.is_active()) && self.matches(&query, &container, &record) {
                 let mut line = self.summary(&container, &record);
+                line.names.extend(links.get(&record.id).into_iter().flatten().cloned());
                 if options.size {
                     let (own, whole) = self.sizes(&record).await;
                     line.size_rw = own.unwrap_or(0);
@@ -132,7 +135,7 @@ impl Daemon {
         let command = std::iter::once(&record.path).chain(&record.args).map(|w| quote(w)).collect::<Vec<_>>().join(" ");
         ContainerSummary {
             id: record.id.clone(),
-            names: self.all_names(record),
+            names: vec![format!("/{}", record.name)],
             image: self.image_name(record),
             image_id: record.image_id.clone(),
             command,
