@@ -30,6 +30,7 @@ pub use debian::DebianProgram;
 pub use engine::{Background, Builder, Engine};
 pub use http::{Answer, request, request_over_tcp};
 pub use image::busybox_tar;
+pub use programs::search_path;
 pub use pty::Terminal;
 pub use registry::{DebianRegistry, ScriptedRegistry, Trick, tags};
 pub use wait::{eventually, eventually_seen, eventually_within, free_port};

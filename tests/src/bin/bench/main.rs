@@ -2,11 +2,16 @@
 //!
 //! `DORMOUSE_BENCH_PEERS="docker=/var/run/docker.sock podman=/run/podman/podman.sock"` names them. Every measurement is
 //! made in turn on every engine, so that the machine's moods hit all alike, and what counts is the ratio of the
-//! medians. `DORMOUSE_BENCH_ROUNDS` (15) says how often.
+//! medians. `DORMOUSE_BENCH_ROUNDS` (15) says how often. `DORMOUSE_BENCH_HOLD` is the program that holds memory to be put to
+//! sleep with (`scripts/bench` makes it); without it that part is left out.
 #![forbid(unsafe_code)]
 
+mod direct;
+mod hold;
 mod memory;
 mod peer;
+mod requests;
+mod sleep;
 mod table;
 
 use std::env;
@@ -41,7 +46,9 @@ fn main() {
     life(&mut table, &peers, rounds);
     exec(&mut table, &peers, rounds);
     checkpoints(&mut table, &peers, rounds);
+    requests::logs(&mut table, &peers);
     crowd(&mut table, &peers, rounds, &idle);
+    sleep::measure(&mut table, &peers, rounds);
     for peer in &peers {
         peer.remove_everything();
     }
@@ -156,6 +163,7 @@ fn crowd(table: &mut Table, peers: &[Peer], rounds: usize, idle: &[Weight]) {
     interleaved(table, &format!("list of {CROWD} running containers"), peers, rounds * 4, |peer, _| {
         timed(|| peer.list()).map(|(time, ())| time)
     });
+    requests::rates(table, peers);
     table.weights("memory (PSS) idle", idle, |weight| weight.total_bytes);
     table.weights("memory (PSS) with 10 containers", &ten, |weight| weight.total_bytes);
     table.weights(&format!("memory (PSS) with {CROWD} containers"), &fifty, |weight| weight.total_bytes);

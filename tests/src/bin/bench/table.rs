@@ -10,19 +10,43 @@ pub struct Table {
     engines: Vec<String>,
     lines: Vec<(String, Vec<Option<f64>>, &'static str)>,
     notes: Vec<String>,
+    below: Vec<Table>,
+}
+
+/// The middle one, in milliseconds.
+fn median(mut times: Vec<Duration>) -> Option<f64> {
+    times.sort();
+    times.get(times.len() / 2).map(|time| time.as_secs_f64() * 1000.0)
 }
 
 impl Table {
     pub fn new(engines: Vec<String>) -> Self {
-        Self { engines, lines: Vec::new(), notes: Vec::new() }
+        Self { engines, lines: Vec::new(), notes: Vec::new(), below: Vec::new() }
+    }
+
+    /// The medians of what times there are, in milliseconds.
+    pub fn times_as_far(&mut self, what: &str, times: Vec<Vec<Duration>>) {
+        self.lines.push((what.into(), times.into_iter().map(median).collect(), "ms"));
+    }
+
+    /// Some sizes in bytes, shown in mebibytes.
+    pub fn sizes(&mut self, what: &str, bytes: Vec<Option<u64>>) {
+        let values = bytes.into_iter().map(|bytes| bytes.map(|bytes| bytes as f64 / f64::from(1 << 20))).collect();
+        self.lines.push((what.into(), values, "MiB"));
+    }
+
+    /// Some rates, per second. Here more is better, so that a ratio above one is the other's advantage.
+    pub fn rates(&mut self, what: &str, rates: Vec<Option<f64>>) {
+        self.lines.push((what.into(), rates, "/s"));
+    }
+
+    /// Puts a table with columns of its own below this one.
+    pub fn append(&mut self, table: Table) {
+        self.below.push(table);
     }
 
     /// The medians of some times, in milliseconds.
     pub fn times(&mut self, what: &str, times: Vec<Vec<Duration>>, failures: &[Option<String>]) {
-        let median = |mut times: Vec<Duration>| {
-            times.sort();
-            times.get(times.len() / 2).map(|time| time.as_secs_f64() * 1000.0)
-        };
         let values = times
             .into_iter()
             .zip(failures)
@@ -79,6 +103,9 @@ impl fmt::Display for Table {
         }
         for note in &self.notes {
             writeln!(out, "{note}")?;
+        }
+        for table in &self.below {
+            write!(out, "\n{table}")?;
         }
         Ok(())
     }
