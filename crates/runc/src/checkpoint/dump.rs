@@ -113,7 +113,7 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
     crate::lazy::wait_until_loaded(container)?;
     let program = Program::find(request.criu)?;
     let spec = container.spec()?;
-    let network = NetworkNamespace::of(container, &spec);
+    let mut network = NetworkNamespace::of(container, &spec);
     // It takes its time to come up; there is enough to look at meanwhile.
     let session = start_criu(&program, &request, &network)?;
     let findings = inspect::inspect(container)?;
@@ -136,7 +136,7 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
         request.work = &dir;
     }
     request.image = &dir;
-    let connected = findings.established_tcp;
+    network.has_connections = findings.established_tcp;
     // Images of one dump only; a part of them that is elsewhere is found from where they belong.
     let at_once = request.leave_running && !request.pre_dump;
     let shelf = match at_once && request.parent.is_none() && request.page_server.is_none() {
@@ -145,13 +145,13 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
     };
     let prepared = check_parent(&request)
         .and_then(|()| fs::create_dir_all(request.work).doing(|| format!("create {}", request.work.display())));
-    let mut result = prepared
-        .and_then(|()| dump(container, &spec, session, &network, &mut request, &staging, connected, shelf.as_ref()));
+    let mut result =
+        prepared.and_then(|()| dump(container, &spec, session, &network, &mut request, &staging, shelf.as_ref()));
     if result.is_err() && shelf.as_ref().is_some_and(Shelf::is_full) {
         tracing::debug!("the images did not fit into memory");
         drop(shelf);
         result = start_criu(&program, &request, &network)
-            .and_then(|session| dump(container, &spec, session, &network, &mut request, &staging, connected, None));
+            .and_then(|session| dump(container, &spec, session, &network, &mut request, &staging, None));
     }
     match &result {
         Ok(()) => staging.keep(),
@@ -178,6 +178,8 @@ struct NetworkNamespace {
     outside: bool,
     /// There is nothing in it but loopback.
     only_loopback: bool,
+    /// A process of the container holds a connection in it.
+    has_connections: bool,
 }
 
 impl NetworkNamespace {
@@ -187,7 +189,7 @@ impl NetworkNamespace {
         let own = namespaces.has_new(libc::CLONE_NEWNET) || named;
         let only_loopback = own && inspect::only_loopback(container.record.pid);
         // With loopback only there is nothing in it that could not be made again in no time.
-        NetworkNamespace { own, outside: named || only_loopback, only_loopback }
+        NetworkNamespace { own, outside: named || only_loopback, only_loopback, has_connections: false }
     }
 }
 
@@ -218,7 +220,6 @@ fn dump(
     namespace: &NetworkNamespace,
     request: &mut Request<'_>,
     staging: &Staging,
-    has_connections: bool,
     shelf: Option<&Shelf>,
 ) -> Result<()> {
     let started = Instant::now();
@@ -266,7 +267,7 @@ fn dump(
     external_files(container, request, &mut options);
 
     let mut network = None;
-    if namespace.own && has_connections && !namespace.only_loopback {
+    if namespace.own && namespace.has_connections && !namespace.only_loopback {
         let mut lock = network::Network::open(Path::new(&format!("/proc/{pid}/ns/net")))?;
         lock.lock()?;
         network = Some(lock);
