@@ -1,8 +1,9 @@
-//! Where the images of a container that goes on are put while it stands still: memory.
+//! Where the images of a container that goes on are put while it stands still, if its label asks for it: memory.
 //!
-//! How long a disk takes is anybody's guess; memory is copied to memory at half a second a gigabyte. When a large container
-//! runs again, the images are moved to where they belong. A container that does *not* go on has its images written to the
-//! disk at once: nothing waits for it, and nothing but the images is left of it if this process is killed.
+//! On a busy disk a gigabyte may take ten seconds; memory is copied to memory in less than one. When the container runs
+//! again, the images are moved to where they belong, which is a second copy: on a disk with nothing else to do it gains
+//! nothing and doubles the time of the call, so it is not the default. A container that does *not* go on has its images
+//! written to the disk at once: nothing waits for it, and nothing but the images is left of it if this process is killed.
 //!
 //! The file system is mounted nowhere and goes with this process.
 
@@ -17,10 +18,8 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use crate::error::{Doing, Error, Result};
 use crate::state::Container;
 
-/// The label that decides: `true` or `false`.
+/// The label that asks for it.
 const LABEL: &str = "dormouse.checkpoint.in-memory";
-/// So much a disk's file system takes without waiting for the disk, and then it need not be written twice.
-const WORTHWHILE_BYTES: u64 = 512 << 20;
 /// For what is written besides memory: CRIU's other images and the packed trees.
 const BESIDES_BYTES: u64 = 256 << 20;
 /// Less free space than this is the reason why writing failed.
@@ -31,19 +30,14 @@ const FULL_BELOW_BYTES: u64 = 4 << 20;
 pub struct Shelf(OwnedFd);
 
 impl Shelf {
-    /// Makes one that is large enough for a container; `None` where it has too little memory to be worth it, or so much
-    /// that this would take more than half of what there is to have, for the host or for this process's cgroups.
+    /// Makes one that is large enough for a container that asks for it; `None` where that would take more than half of the
+    /// memory there is to have, for the host or for this process's cgroups.
     pub fn for_memory_of(container: &Container) -> Option<Self> {
-        let worthwhile = match container.record.annotations.get(LABEL).map(String::as_str) {
-            Some("true" | "1" | "yes") => 0,
-            Some("false" | "0" | "no") => return None,
-            _ => WORTHWHILE_BYTES,
-        };
-        let pids = container.cgroups().and_then(|cgroups| cgroups.pids()).ok()?;
-        let memory: u64 = pids.into_iter().map(memory_bytes).sum();
-        if memory < worthwhile {
+        if !matches!(container.record.annotations.get(LABEL).map(String::as_str), Some("true" | "1" | "yes")) {
             return None;
         }
+        let pids = container.cgroups().and_then(|cgroups| cgroups.pids()).ok()?;
+        let memory: u64 = pids.into_iter().map(memory_bytes).sum();
         let needed = memory.saturating_add(BESIDES_BYTES);
         let free = free_bytes()?;
         if needed > free / 2 {
