@@ -99,8 +99,8 @@ pub struct CreateNetwork {
     pub ipam: Vec<IpamRequest>,
     /// `IPAM.Driver`; empty = `default`.
     pub ipam_driver: String,
-    /// `IPAM.Options`, echoed.
-    pub ipam_options: BTreeMap<String, String>,
+    /// `IPAM.Options`, echoed: none at all is not the same as an empty set.
+    pub ipam_options: Option<BTreeMap<String, String>>,
     /// Driver options (`com.docker.network.bridge.name`, `….enable_icc`, `….enable_ip_masquerade`,
     /// `….host_binding_ipv4`, `com.docker.network.driver.mtu`).
     pub options: BTreeMap<String, String>,
@@ -150,9 +150,9 @@ pub struct Ipam {
     pub aux_addresses: BTreeMap<String, Ipv4Addr>,
     /// The subnet was asked for, so that containers may ask for addresses.
     pub user_subnet: bool,
-    /// `IPAM.Options`, echoed.
+    /// `IPAM.Options`, echoed: none at all is not the same as an empty set.
     #[serde(default)]
-    pub options: BTreeMap<String, String>,
+    pub options: Option<BTreeMap<String, String>>,
 }
 
 /// A network, as it stands.

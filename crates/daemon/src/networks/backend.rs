@@ -120,7 +120,7 @@ fn network_request(request: types::NetworkCreateRequest) -> Result<CreateNetwork
             })
             .collect(),
         ipam_driver: ipam.driver,
-        ipam_options: ipam.options.into_map(),
+        ipam_options: (!ipam.options.is_null()).then(|| ipam.options.into_map()),
         options: request.options.into_map(),
         labels: request.labels.into_map(),
         internal: request.internal,

@@ -19,10 +19,7 @@ pub(super) fn show(network: &Network, endpoints: &[Endpoint]) -> NetworkInspect 
                     .map(|(name, a)| (name.as_str(), a.to_string()))
                     .collect(),
             };
-            let options = match ipam.options.is_empty() && network.predefined {
-                true => Map::null(),
-                false => Map::from(ipam.options.clone()).or_empty(),
-            };
+            let options = ipam.options.clone().map_or_else(Map::null, |options| Map::from(options).or_empty());
             Ipam { driver: "default".into(), options, config: vec![config].into() }
         }
     };
