@@ -59,7 +59,7 @@ fn rounds(at_least: Duration, least_rounds: usize) {
     let mut round = 0;
     while round < least_rounds || began.elapsed() < at_least {
         let victim = VICTIMS[round % VICTIMS.len()];
-        let deed = DEEDS[(round + round / VICTIMS.len()) % DEEDS.len()];
+        let deed = DEEDS[round % DEEDS.len()];
         let moment = Duration::from_millis(chance.below(160));
         let what = format!("round {round}: {victim:?} is killed {moment:?} into {deed:?}");
         eprintln!("{what}");
@@ -249,9 +249,7 @@ impl<'a> Subject<'a> {
             let found = match victim {
                 Victim::Dockerd => Some(self.engine.dockerd_pid()),
                 Victim::Containerd => Some(self.engine.containerd_pid()),
-                Victim::Shim => {
-                    self.processes().find(|(_, command)| command.contains("docker-containerd-shim")).map(|p| p.0)
-                }
+                Victim::Shim => self.processes().find(|(_, command)| is_shim(command)).map(|p| p.0),
                 Victim::Runtime => self.processes().find(|(_, command)| is_runtime(command)).map(|p| p.0),
                 Victim::Criu => criu(self.engine.home()).into_iter().next(),
             };
@@ -301,6 +299,10 @@ impl<'a> Subject<'a> {
         let left = engine.leftovers(&[&self.id]);
         assert!(left.is_empty(), "left behind: {left:#?}");
     }
+}
+
+fn is_shim(command: &str) -> bool {
+    command.split(' ').next().is_some_and(|program| program.ends_with("docker-containerd-shim"))
 }
 
 fn is_runtime(command: &str) -> bool {

@@ -16,16 +16,17 @@ pub fn registry_auth(data: &[u8]) {
     let _ = crate::registry_auth::decode(data);
 }
 
-/// The body of a create, as clients of all ages send it. What was read must be readable again after it was written.
+/// The body of a create, as clients of all ages send it. What was read is stored and read again.
 pub fn create_body(data: &[u8]) {
     let Ok(request) = parse_json::<types::ContainerCreateRequest>(data) else { return };
     for minor in [24, 39, 41, 43, 51] {
         let _ = crate::routes::create::adapt(request.clone(), ApiVersion::v1(minor));
     }
-    if let Ok(text) = serde_json::to_vec(&request) {
-        let again = parse_json::<types::ContainerCreateRequest>(&text);
-        assert!(again.is_ok_and(|again| again == request), "a create body does not survive writing and reading");
-    }
+    // Fields that Go omits when they are empty come back as null: what is written is what must last.
+    let write = |request: &types::ContainerCreateRequest| serde_json::to_value(request).expect("it is JSON");
+    let written = write(&request);
+    let again = parse_json::<types::ContainerCreateRequest>(written.to_string().as_bytes());
+    assert_eq!(write(&again.expect("what was written can be read")), written);
 }
 
 /// All other bodies.

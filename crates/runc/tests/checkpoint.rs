@@ -249,6 +249,20 @@ fn temporary_file_systems_and_masks_come_back_as_they_were() {
 }
 
 #[test]
+fn it_goes_on_where_the_mounts_of_the_host_are_shared() {
+    if !has_criu() {
+        return;
+    }
+    let mut container = Container::new("shared", COUNT);
+    container.share_mounts();
+    container.config()["linux"]["maskedPaths"] = json!(["/proc/acpi", "/sys/firmware", "/proc/keys"]);
+    container.start();
+    for image in ["one", "two"] {
+        container.cycle(image);
+    }
+}
+
+#[test]
 fn a_running_exec_is_refused_by_name() {
     if !has_criu() {
         return;

@@ -42,6 +42,22 @@ fn a_checkpoint_takes_the_place_of_another() {
 }
 
 #[test]
+fn what_was_paused_by_whoever_put_it_to_sleep_runs_when_it_wakes() {
+    if !has_criu() {
+        return;
+    }
+    let mut container = Container::new("paused", COUNT);
+    container.start();
+    container.wait_past(2);
+    let (id, image) = (container.id.clone(), container.path("image"));
+    container.must(&["pause", &id]);
+    container.must(&["checkpoint", "--image-path", image.to_str().unwrap(), &id]);
+    let asleep = container.count();
+    container.wake("image");
+    container.wait_past(asleep);
+}
+
+#[test]
 fn a_parent_that_is_not_there_is_refused() {
     if !has_criu() {
         return;

@@ -19,6 +19,12 @@ pub struct Metrics {
     hub: OnceLock<Arc<Hub>>,
     /// `container-create-time`
     pub container_create: Timer,
+    /// `checkpoint-time`: ours, like the two below.
+    pub checkpoint: Timer,
+    /// `checkpoint-frozen-time`: how long containers stood still, where the runtime measures it.
+    pub checkpoint_frozen: Timer,
+    /// `restore-time`
+    pub restore: Timer,
     /// `container-delete-time`
     pub container_delete: Timer,
     /// `container-start-time`
@@ -57,6 +63,8 @@ impl Metrics {
         let count = |value: &AtomicI64| Value::Counter(value.load(Ordering::Relaxed));
         let (threads, memory_bytes) = own_status();
         vec![
+            ("checkpoint-frozen-time", Value::Timer(self.checkpoint_frozen.snapshot())),
+            ("checkpoint-time", Value::Timer(self.checkpoint.snapshot())),
             ("container-create-time", Value::Timer(self.container_create.snapshot())),
             ("container-delete-time", Value::Timer(self.container_delete.snapshot())),
             ("container-start-time", Value::Timer(self.container_start.snapshot())),
@@ -69,6 +77,7 @@ impl Metrics {
             ("fds", Value::Gauge(fs::read_dir("/proc/self/fd").map_or(0, |dir| dir.count() as i64))),
             ("goroutines", Value::Gauge(threads)),
             ("memory-used", Value::Gauge(memory_bytes)),
+            ("restore-time", Value::Timer(self.restore.snapshot())),
             ("tasks", Value::Counter(self.tasks.load(Ordering::Relaxed) as i64)),
         ]
     }

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use containerd_api::types;
@@ -113,6 +113,11 @@ pub fn stats(work_path: &Path, image_path: &Path) -> String {
     String::from_utf8(bytes).unwrap_or_default()
 }
 
+fn frozen_time(stats: &str) -> Option<Duration> {
+    let stats: serde_json::Value = serde_json::from_str(stats).ok()?;
+    stats["frozen_us"].as_u64().map(Duration::from_micros)
+}
+
 /// Makes a checkpoint of a running container; returns what the runtime measured.
 pub async fn create(
     shared: &Arc<Shared>,
@@ -170,6 +175,7 @@ pub async fn create(
             warn!(id = container.id(), "this runtime cannot capture files while the container is frozen");
         }
     }
+    let began = Instant::now();
     let result = match container.shim() {
         Ok(shim) => shim.call(Call::Checkpoint { args }).await.map(drop),
         Err(error) => Err(error),
@@ -181,6 +187,7 @@ pub async fn create(
         }
         other => other,
     };
+    let metrics = Arc::clone(shared);
     spawn_blocking(move || {
         let record_path = image_path.join(RECORD_NAME);
         let name =
@@ -189,7 +196,14 @@ pub async fn create(
         // Gone with the container, if the checkpoint was its end.
         let _ = fs::remove_file(note_path);
         match finished {
-            Ok(()) => Ok(stats(&work_path, &image_path)),
+            Ok(()) => {
+                let stats = stats(&work_path, &image_path);
+                metrics.metrics.checkpoint.update(began.elapsed());
+                if let Some(frozen) = frozen_time(&stats) {
+                    metrics.metrics.checkpoint_frozen.update(frozen);
+                }
+                Ok(stats)
+            }
             Err(error) => {
                 if let Err(error) = statedir::remove_tree(&image_path) {
                     warn!(%error, "cannot remove what is left of a failed checkpoint");

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{SecondsFormat, Utc};
 use containerd_api::types;
@@ -56,6 +56,7 @@ pub async fn start<T>(
 ) -> Result<Started> {
     let _busy = shared.activity.begin(format!("start container {}", key.id));
     let _time = Metrics::time(&shared.metrics.container_start);
+    let began = Instant::now();
     let preparing = {
         let (shared, key) = (Arc::clone(shared), key.clone());
         tokio::task::spawn_blocking(move || prepare(&shared, key, &request))
@@ -75,6 +76,9 @@ pub async fn start<T>(
     drop(running);
     match result {
         Ok(pid) => {
+            if restoring {
+                shared.metrics.restore.update(began.elapsed());
+            }
             let process = process.to_api(INIT, pid.unsigned_abs());
             let restore_stats = restore.map(|r| checkpoint::stats(&r.work_path, &r.image_path)).unwrap_or_default();
             info!(id = container.id(), pid, restored = restoring, "container started");

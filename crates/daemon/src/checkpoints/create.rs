@@ -126,6 +126,12 @@ impl Daemon {
                 // An answer that was lost is not a dump that was: docker-containerd may go on with it, or take it up again.
                 self.containerd.quiesce(&record.id).await?;
                 if !staging.is_whole() {
+                    // On a thread that may wait: it may take a while until CRIU lets go of it.
+                    blocking(move || {
+                        drop(staging);
+                        Ok(())
+                    })
+                    .await?;
                     return Err(e.into());
                 }
                 tracing::info!("the checkpoint of {} is whole although nobody said so: {e}", record.short_id());

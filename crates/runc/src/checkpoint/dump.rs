@@ -102,6 +102,7 @@ pub struct Request<'a> {
 
 /// Writes a checkpoint. A failure leaves the container as it was and no half-made images.
 pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()> {
+    let started = Instant::now();
     let status = container.status()?;
     match status {
         Status::Running | Status::Paused => (),
@@ -153,6 +154,17 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
         result = start_criu(&program, &request, &network)
             .and_then(|session| dump(container, &spec, session, &network, &mut request, &staging, None));
     }
+    // CRIU was killed after it had begun to end the container: all there is of it is in the images.
+    if let Err(err) = &result
+        && !request.leave_running
+        && !request.pre_dump
+        && request.image.join(OPTIONS).exists()
+        && ends(container.record.pid)
+    {
+        tracing::warn!("{err}; the container has ended and nothing is missing from its images");
+        write_stats(&request, started.elapsed().as_micros());
+        result = Ok(());
+    }
     match &result {
         Ok(()) => staging.keep(),
         Err(_) => {
@@ -168,6 +180,18 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
         }
     }
     result
+}
+
+/// Whether a process ends within a moment, as one does that was sent SIGKILL.
+fn ends(pid: i32) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    const MOMENT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+    let Some(pid) = Pid::from_raw(pid) else { return true };
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&MOMENT)).is_ok_and(|ready| ready > 0),
+        Err(errno) => errno == rustix::io::Errno::SRCH,
+    }
 }
 
 /// What becomes of the network namespace.
@@ -414,7 +438,11 @@ impl Listener<'_, '_> {
         let descriptors = serde_json::to_vec(&self.container.record.descriptors).doing(|| "encode".into())?;
         let write = |name, text: &[u8]| fs::write(image.join(name), text).doing(|| format!("write {name}"));
         write(DESCRIPTORS, &descriptors)?;
-        write(OPTIONS, &self.request.options.encode()?)?;
+        // What was paused wakes paused under an engine that knows of it; with runc it runs, and containerd, which pauses what
+        // it puts to sleep, counts on that.
+        let mut options = self.request.options.clone();
+        options.paused &= self.request.auto;
+        write(OPTIONS, &options.encode()?)?;
         // From a shelf it has to be moved first.
         match self.target == *self.request.image {
             true => self.staging.place(),

@@ -9,9 +9,10 @@ mod list;
 mod spec;
 pub(crate) mod update;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::cli::{Cli, Command};
 use crate::error::{Error, Result};
@@ -24,7 +25,7 @@ pub fn main() -> ExitCode {
     if std::env::args_os().any(|word| word == "create" || word == "run" || word == "exec") {
         let _ = crate::seal::seal();
     }
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(with_two_dashes(std::env::args_os().collect())) {
         Ok(cli) => cli,
         Err(err) => {
             // Help and version are no failures.
@@ -48,6 +49,34 @@ pub fn main() -> ExitCode {
             ExitCode::from(if matches!(cli.command, Command::Exec(_)) { 255 } else { 1 })
         }
     }
+}
+
+/// runc takes its long options with one dash as well, and containerd has one that it writes so (`-no-subreaper`). Where the
+/// words of somebody else's program may follow nothing is changed.
+fn with_two_dashes(mut words: Vec<OsString>) -> Vec<OsString> {
+    // Nearly always there is nothing to do, and to build the options twice would be felt.
+    let is_candidate = |word: &OsString| {
+        let bytes = word.as_encoded_bytes();
+        bytes.len() > 2 && bytes[0] == b'-' && bytes[1] != b'-'
+    };
+    if !words.iter().any(is_candidate) {
+        return words;
+    }
+    let mut known = Cli::command();
+    known.build();
+    let Some(command) = words.iter().find_map(|word| known.find_subcommand(word)) else { return words };
+    if matches!(command.get_name(), "exec" | "ps") {
+        return words;
+    }
+    let long: Vec<&str> =
+        command.get_arguments().filter_map(clap::Arg::get_long).filter(|name| name.len() > 1).collect();
+    for word in &mut words {
+        let name = word.to_str().and_then(|text| text.strip_prefix('-')).filter(|name| long.contains(name));
+        if let Some(name) = name {
+            *word = format!("--{name}").into();
+        }
+    }
+    words
 }
 
 fn in_runcs_words(command: &Command, err: &Error) -> String {
@@ -88,5 +117,26 @@ fn run(cli: &Cli) -> Result<i32> {
             checkpoint::restore(&root, cli.criu.as_deref(), log, arguments)
         }
         Command::FeedPages(arguments) => checkpoint::feed_pages(&root, arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_dash_is_enough_for_a_long_option_of_ours() {
+        let of = |text: &str| {
+            let words = with_two_dashes(text.split(' ').map(OsString::from).collect());
+            words.join(std::ffi::OsStr::new(" ")).into_string().unwrap()
+        };
+        assert_eq!(
+            of("runc --root /r restore -no-subreaper -d -b /b x"),
+            "runc --root /r restore --no-subreaper -d -b /b x"
+        );
+        for same in ["runc exec x ls -tty", "runc ps x -detach", "runc kill x -9", "runc restore -unknown x", "runc -x"]
+        {
+            assert_eq!(of(same), same);
+        }
     }
 }

@@ -267,18 +267,24 @@ fn cover(
         let Some((_fd, target)) = open(path)? else { continue };
         remount_read_only(&target)?;
     }
+    let null = open("/dev/null")?;
     for path in masked.iter().flatten() {
         let Some((fd, target)) = open(path)? else { continue };
         let doing = || format!("mask {path}");
         let is_directory = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&fd).doing(doing)?.st_mode).is_dir();
         match mask_directory {
             _ if !is_directory => {
-                let null = rootfs.join("dev/null");
-                mount(Some(&null), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>).doing(doing)?;
+                let (fd, null) =
+                    null.as_ref().ok_or_else(|| Error::Init(format!("{path}: no /dev/null to mask it")))?;
+                // By descriptor: between the look and the bind nobody can put a link to something else in its place.
+                check_null(fd)?;
+                mount(Some(null), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>).doing(doing)?;
             }
             Some(empty) => {
                 mount(Some(empty), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>).doing(doing)?;
                 let Some((_fd, target)) = open(path)? else { continue };
+                // The host's mount may be shared; a checkpoint must not hold the container to that one's peers.
+                mount(None::<&str>, &target, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>).doing(doing)?;
                 remount_read_only(&target)?;
             }
             None => {
@@ -334,15 +340,22 @@ fn remount_read_only(path: &Path) -> Result<()> {
     mount(None::<&str>, path, None::<&str>, flags, None::<&str>).doing(doing)
 }
 
+/// What lies at `/dev/null` comes from the image, or from somebody else's mount.
+fn check_null(file: &OwnedFd) -> Result<rustix::fs::Stat> {
+    let stat = rustix::fs::fstat(file).doing(|| "look at /dev/null".into())?;
+    let is_device = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::CharacterDevice;
+    match is_device && stat.st_rdev == rustix::fs::makedev(1, 3) {
+        true => Ok(stat),
+        false => Err(Error::Init("/dev/null of the container is not the null device".into())),
+    }
+}
+
 /// Standard streams that point to the host's `/dev/null` are pointed to the container's.
 fn reopen_null() -> Result<()> {
     let doing = || "reopen /dev/null".to_owned();
     let null =
         rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).doing(doing)?;
-    let device = rustix::fs::fstat(&null).doing(doing)?;
-    if device.st_rdev != rustix::fs::makedev(1, 3) {
-        return Err(Error::Init("/dev/null of the container is not the null device".into()));
-    }
+    let device = check_null(&null)?;
     let is_null = |stat: rustix::fs::Stat| stat.st_rdev == device.st_rdev && stat.st_mode == device.st_mode;
     if rustix::fs::fstat(rustix::stdio::stdin()).is_ok_and(is_null) {
         rustix::stdio::dup2_stdin(&null).doing(doing)?;

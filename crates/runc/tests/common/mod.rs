@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -15,6 +16,8 @@ pub struct Container {
     pub id: String,
     config: Value,
     relays: Vec<Child>,
+    /// Lives where the host's mounts are shared, as systemd makes them; docker-runc is run there if it is set.
+    shared_mounts: Option<Child>,
 }
 
 impl Container {
@@ -35,7 +38,7 @@ impl Container {
         let mut config: Value = serde_json::from_str(include_str!("config.json")).unwrap();
         config["process"]["args"] = json!(["sh", "-c", script]);
         let id = format!("test-{name}-{}", std::process::id());
-        Container { dir, id, config, relays: Vec::new() }
+        Container { dir, id, config, relays: Vec::new(), shared_mounts: None }
     }
 
     /// A bundle that runs one test of this very program in the container, with `DORMOUSE_WORKLOAD` set.
@@ -66,6 +69,18 @@ impl Container {
         &mut self.config
     }
 
+    /// From now on docker-runc sees shared mounts.
+    pub fn share_mounts(&mut self) {
+        let mut namespace = Command::new("unshare")
+            .args(["--mount", "--propagation", "shared", "sh", "-c", "echo; exec sleep 600"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = [0];
+        namespace.stdout.take().unwrap().read_exact(&mut ready).unwrap();
+        self.shared_mounts = Some(namespace);
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -78,7 +93,11 @@ impl Container {
 
     /// A call of docker-runc.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_docker-runc"));
+        const RUNC: &str = env!("CARGO_BIN_EXE_docker-runc");
+        let mut command = Command::new(if self.shared_mounts.is_some() { "nsenter" } else { RUNC });
+        if let Some(namespace) = &self.shared_mounts {
+            command.arg(format!("--mount=/proc/{}/ns/mnt", namespace.id())).arg(RUNC);
+        }
         command.arg("--root").arg(self.path("state")).args(arguments).stdin(Stdio::null());
         command
     }
@@ -198,6 +217,10 @@ impl Drop for Container {
         let _ = self.call(&["delete", "-f", &self.id]);
         for relay in &mut self.relays {
             let _ = relay.wait();
+        }
+        if let Some(namespace) = &mut self.shared_mounts {
+            namespace.kill().unwrap();
+            namespace.wait().unwrap();
         }
         let leftover = Path::new("/sys/fs/cgroup/freezer").join(&self.id);
         if !std::thread::panicking() {
