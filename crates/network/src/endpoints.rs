@@ -6,6 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::dns::{NameServer, Sockets, Zone};
 use crate::netlink::{self, PortMode, Rtnl, Veth};
@@ -207,7 +208,13 @@ impl Inner {
             }
             netns.rtnl.batch(requests)
         };
-        set_up().map_err(failed("address and route")).inspect_err(|_| self.unlink_later(endpoint.host_ifname.clone()))
+        let up = set_up().and_then(|()| {
+            // In this order: the bridge runs from when its first port does.
+            settle(&mut netns.rtnl, &endpoint.ifname)?;
+            settle(&mut lock(&self.host), &endpoint.host_ifname)?;
+            settle(&mut lock(&self.host), &network.bridge)
+        });
+        up.map_err(failed("address and route")).inspect_err(|_| self.unlink_later(endpoint.host_ifname.clone()))
     }
 
     /// Deletes a host-side interface without making anybody wait.
@@ -480,5 +487,19 @@ fn check_request(network: &Network, request: &EndpointRequest) -> Result<()> {
     {
         return invalid("invalid MAC address: a unicast address is needed");
     }
+    Ok(())
+}
+
+/// Waits, not for long, until a link takes packets: what is sent before is lost, and tried again only after a second.
+fn settle(rtnl: &mut Rtnl, name: &str) -> std::io::Result<()> {
+    const ATTEMPTS: u32 = 50;
+    const BETWEEN: Duration = Duration::from_millis(1);
+    for _ in 0..ATTEMPTS {
+        if rtnl.is_running(name)? {
+            return Ok(());
+        }
+        std::thread::sleep(BETWEEN);
+    }
+    tracing::debug!(name, "the interface has no carrier yet");
     Ok(())
 }

@@ -143,9 +143,20 @@ impl Rtnl {
         }
     }
 
-    /// Index of the link of that name; `ENODEV` if there is none. On the way of every start, so only the header of the
-    /// answer is read: parsing all that a link has to tell takes longer than the rest of the call.
+    /// Index of the link of that name; `ENODEV` if there is none.
     pub(crate) fn index(&mut self, name: &str) -> io::Result<u32> {
+        self.look(name).map(|(index, _)| index)
+    }
+
+    /// Whether a link that has just got its carrier takes packets yet. The kernel sees to that behind the back of who
+    /// brought it up; since Linux 6.8 being asked makes it do so at once.
+    pub(crate) fn is_running(&mut self, name: &str) -> io::Result<bool> {
+        self.look(name).map(|(_, flags)| flags & nix::libc::IFF_RUNNING.cast_unsigned() != 0)
+    }
+
+    /// Index and flags of a link. On the way of every start, so only the header of the answer is read: parsing all that a
+    /// link has to tell takes longer than the rest of the call.
+    fn look(&mut self, name: &str) -> io::Result<(u32, u32)> {
         const NEW_LINK: u16 = 16;
         const NLMSG_ERROR: u16 = 2;
         let mut wanted = LinkMessage::default();
@@ -165,9 +176,9 @@ impl Rtnl {
             if number(8) != sequence {
                 continue; // an answer to an earlier, abandoned request
             }
-            // `struct nlmsghdr`, then the error code or `struct ifinfomsg`, whose index is its second word.
+            // `struct nlmsghdr`, then the error code or `struct ifinfomsg`: index and flags are its second and third word.
             return match number(4) as u16 {
-                NEW_LINK => Ok(number(20)),
+                NEW_LINK => Ok((number(20), number(24))),
                 NLMSG_ERROR => Err(io::Error::from_raw_os_error((number(16) as i32).wrapping_neg())),
                 _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
             };

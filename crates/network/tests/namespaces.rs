@@ -308,9 +308,7 @@ async fn a_sleeper_gets_its_address_back_at_once() {
         host.networks.sandbox_create("sleeper").await.unwrap();
         let again = host.networks.connect("sleeper", "bridge", request).await.unwrap();
         assert_eq!((again.ipv4, again.mac), (Some(ip), first.mac));
-        // The kernel opens a bridge port a moment after the link is there, so that a first packet may be lost.
-        let reached = (0..2).any(|_| pings(&host.netns("peer"), &ip.to_string()));
-        assert!(reached, "at once, through the bridge's table");
+        assert!(pings(&host.netns("peer"), &ip.to_string()), "at once, through the bridge's table");
         assert!(pings(&host.netns("sleeper"), "10.214.60.1"));
     }
     host.networks.unreserve("sleeper").await.unwrap();
