@@ -82,12 +82,12 @@ fn stat(pid: i32) -> io::Result<Stat> {
     parse_stat(&fs::read(format!("/proc/{pid}/stat"))?).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-/// The second field is the program's name in parentheses and may itself hold blanks and parentheses.
 /// Whether this is a `/proc/<pid>/stat`, for fuzzing.
 pub(crate) fn is_stat(text: &[u8]) -> bool {
     parse_stat(text).is_some()
 }
 
+/// The second field is the program's name in parentheses and may itself hold blanks and parentheses.
 fn parse_stat(text: &[u8]) -> Option<Stat> {
     let after_name = text.iter().rposition(|b| *b == b')')? + 1;
     let rest = std::str::from_utf8(text.get(after_name..)?).ok()?;

@@ -172,8 +172,10 @@ async fn a_checkpoint_survives_the_end_of_docker_containerd() {
 async fn a_checkpoint_cut_off_with_its_shim_leaves_nothing() {
     for daemon_dies in [false, true] {
         let mut daemon = Daemon::start(Oci::Runc).await;
+        // Below the runtime is one who holds the directory and writes on without it, as CRIU does.
         let script = "for a; do [ \"$a\" = checkpoint ] && dump=1; [ \"$p\" = --image-path ] && image=$a; p=$a; done\n\
-            [ -z \"$dump\" ] || { echo > \"$image/pages-1.img\"; exec sleep 1000; }\nexec runc \"$@\"";
+            [ -z \"$dump\" ] || { (exec 3< \"$image\"; i=0; while [ $i -lt 30 ]; do i=$((i+1)); : > \"$image/$i\";\n\
+            sleep 0.05; done) & echo > \"$image/pages-1.img\"; exec sleep 1000; }\nexec runc \"$@\"";
         let request = types::CreateContainerRequest {
             runtime: daemon.script("endless-runc", script),
             runtime_args: vec!["--root".into(), daemon.runtime_root()],

@@ -16,12 +16,16 @@ use tracing::{info, warn};
 
 use super::Shared;
 use super::container::Container;
+use super::writers::remove_behind;
 use crate::appear::appear;
 use crate::error::{Error, Result};
 use crate::process::HostProcess;
+use crate::shims::ShimClient;
 use crate::statedir::{self, ContainerDir};
 
 const RECORD_NAME: &str = "config.json";
+/// CRIU's work directory in that of the images.
+pub const WORK_NAME: &str = "criu.work";
 /// The same before the dump is complete.
 const RECORD_NEW: &str = "config.json.new";
 /// What our runtime measures, in the image or work directory.
@@ -35,6 +39,8 @@ const DUMP_STATS_NAME: &str = "stats-dump";
 const OPTIONS_NAME: &str = "dormouse-options.json";
 /// How long CRIU may take to end a container without its runtime.
 pub const END_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a shim whose connection broke may take to end.
+const SHIM_END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A checkpoint that is being made, noted so that it is not lost when docker-containerd is: the dump goes on without it,
 /// and may have ended the container.
@@ -143,7 +149,7 @@ pub async fn create(
         crate::names::checkpoint(&options.name)?;
     }
     let image_path = dir.join(&options.name);
-    let work_path = image_path.join("criu.work");
+    let work_path = image_path.join(WORK_NAME);
     let marker = if runtime_chooses { image_path.join(STATS_NAME) } else { work_path.join(DUMP_STATS_NAME) };
     // Before the directory: one that nobody knows of would stay if docker-containerd ended right now.
     let note_path = container.dir.checkpoint_note();
@@ -177,7 +183,7 @@ pub async fn create(
     }
     let began = Instant::now();
     let result = match container.shim() {
-        Ok(shim) => shim.call(Call::Checkpoint { args }).await.map(drop),
+        Ok(shim) => ask_shim(shim, args).await,
         Err(error) => Err(error),
     };
     let result = match result {
@@ -187,32 +193,36 @@ pub async fn create(
         }
         other => other,
     };
-    let metrics = Arc::clone(shared);
-    spawn_blocking(move || {
-        let record_path = image_path.join(RECORD_NAME);
-        let name =
-            || fs::rename(image_path.join(RECORD_NEW), &record_path).map_err(Error::path("rename to", &record_path));
-        let finished = result.and_then(|()| name());
-        // Gone with the container, if the checkpoint was its end.
-        let _ = fs::remove_file(note_path);
-        match finished {
-            Ok(()) => {
-                let stats = stats(&work_path, &image_path);
-                metrics.metrics.checkpoint.update(began.elapsed());
-                if let Some(frozen) = frozen_time(&stats) {
-                    metrics.metrics.checkpoint_frozen.update(frozen);
-                }
-                Ok(stats)
-            }
-            Err(error) => {
-                if let Err(error) = statedir::remove_tree(&image_path) {
-                    warn!(%error, "cannot remove what is left of a failed checkpoint");
-                }
-                Err(error)
-            }
+    let made = result.and_then(|()| give_name(&image_path));
+    if made.is_err() {
+        if let Err(error) = remove_behind(image_path.clone()).await {
+            warn!(%error, "cannot remove what is left of a failed checkpoint");
         }
-    })
-    .await
+    }
+    // Gone with the container, if the checkpoint was its end.
+    let _ = fs::remove_file(note_path);
+    made?;
+    shared.metrics.checkpoint.update(began.elapsed());
+    let stats = spawn_blocking(move || Ok(stats(&work_path, &image_path))).await?;
+    if let Some(frozen) = frozen_time(&stats) {
+        shared.metrics.checkpoint_frozen.update(frozen);
+    }
+    Ok(stats)
+}
+
+async fn ask_shim(shim: &ShimClient, args: Vec<String>) -> Result<()> {
+    let asked = shim.call(Call::Checkpoint { args }).await.map(drop);
+    if matches!(asked, Err(Error::ShimLost)) {
+        // With its end the kernel kills the runtime, which until then may begin something.
+        let _ = tokio::time::timeout(SHIM_END_PATIENCE, shim.ended()).await;
+    }
+    asked
+}
+
+/// Makes a directory whose dump is complete a checkpoint.
+fn give_name(image_path: &Path) -> Result<()> {
+    let record_path = image_path.join(RECORD_NAME);
+    fs::rename(image_path.join(RECORD_NEW), &record_path).map_err(Error::path("rename to", &record_path))
 }
 
 /// Finishes what an earlier docker-containerd has begun: a dump that is complete, or completes within `patience`, is a
@@ -231,11 +241,12 @@ pub async fn recover(dir: &ContainerDir, patience: Duration, init: Option<HostPr
             let record_path = note.image_path.join(RECORD_NAME);
             let settled = match (record_path.exists(), complete) {
                 (true, _) => Ok(()),
-                (false, true) => fs::rename(note.image_path.join(RECORD_NEW), &record_path)
-                    .or_else(|_| statedir::write_json(&record_path, &note.record)),
+                (false, true) => {
+                    give_name(&note.image_path).or_else(|_| statedir::write_json(&record_path, &note.record))
+                }
                 // Somebody else's directory of that name is left alone.
                 (false, false) if !is_left_over(&note.image_path) => Ok(()),
-                (false, false) => spawn_blocking(move || statedir::remove_tree(&note.image_path)).await,
+                (false, false) => remove_behind(note.image_path).await,
             };
             match settled {
                 Ok(()) => info!(name = note.record.name, complete, "settled a checkpoint that was being made"),
@@ -285,7 +296,7 @@ fn make_directory(dir: &Path, name: &str) -> Result<PathBuf> {
         other => other,
     }
     .map_err(Error::path("mkdir", &path))?;
-    let work_path = path.join("criu.work");
+    let work_path = path.join(WORK_NAME);
     fs::DirBuilder::new().mode(0o755).create(&work_path).map_err(Error::path("mkdir", &work_path))?;
     Ok(path)
 }
@@ -294,7 +305,7 @@ fn make_directory(dir: &Path, name: &str) -> Result<PathBuf> {
 fn is_left_over(path: &Path) -> bool {
     let is_dir = fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
     let is_empty = || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-    is_dir && !path.join(RECORD_NAME).exists() && (path.join("criu.work").exists() || is_empty())
+    is_dir && !path.join(RECORD_NAME).exists() && (path.join(WORK_NAME).exists() || is_empty())
 }
 
 /// Removes a checkpoint; one that does not exist is fine.
@@ -367,7 +378,7 @@ mod tests {
         for complete in [true, false] {
             let dir = tempfile::tempdir().unwrap();
             let image_path = make_directory(dir.path(), "cp1").unwrap();
-            let marker = image_path.join("criu.work").join(DUMP_STATS_NAME);
+            let marker = image_path.join(WORK_NAME).join(DUMP_STATS_NAME);
             let state = statedir::StateDir::open(&dir.path().join("state")).unwrap();
             let container = state.container("a");
             fs::create_dir(container.path()).unwrap();

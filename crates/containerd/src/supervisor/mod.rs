@@ -14,6 +14,7 @@ mod owner;
 mod restore;
 mod start;
 mod update;
+mod writers;
 
 use std::sync::Arc;
 use std::time::Duration;
