@@ -104,6 +104,7 @@ fn dump_on_signal(activity: Activity) -> std::io::Result<()> {
 
 fn start_metrics(cli: &Cli, metrics: &Arc<Metrics>, activity: &Activity) {
     if !cli.pprof_address.is_empty() {
+        profiles::record_heap();
         let (address, metrics, activity) = (cli.pprof_address.clone(), Arc::clone(metrics), activity.clone());
         tokio::spawn(async move {
             if let Err(error) = debug::serve(&address, metrics, activity).await {

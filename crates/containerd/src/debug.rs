@@ -9,13 +9,12 @@ use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
+use profiles::View;
 use serde::Deserialize;
 
 use crate::activity::Activity;
 use crate::metrics::Metrics;
 
-/// Samples per second of a CPU profile; not a divisor of anything that ticks.
-const FREQUENCY_HERTZ: i32 = 99;
 const DEFAULT_SECONDS: u64 = 30;
 const MAX_SECONDS: u64 = 300;
 
@@ -45,6 +44,8 @@ fn router(debug: Debug) -> Router {
         .route("/debug/pprof/", get(index))
         .route("/debug/pprof/cmdline", get(command_line))
         .route("/debug/pprof/profile", get(profile))
+        .route("/debug/pprof/heap", get(|| heap(View::InUse)))
+        .route("/debug/pprof/allocs", get(|| heap(View::Allocated)))
         .route("/debug/pprof/goroutine", get(|State(debug): State<Debug>| async move { debug.activity.dump() }))
         .route("/debug/pprof/{other}", get(not_built))
         .with_state(debug)
@@ -61,7 +62,7 @@ fn arguments() -> Vec<String> {
 }
 
 async fn index() -> &'static str {
-    "cmdline\ngoroutine\nprofile\n"
+    "allocs\ncmdline\ngoroutine\nheap\nprofile\n"
 }
 
 async fn command_line() -> String {
@@ -77,32 +78,18 @@ struct ProfileQuery {
     seconds: Option<u64>,
 }
 
-/// A CPU profile in the format of the `pprof` tool.
 async fn profile(Query(query): Query<ProfileQuery>) -> Response {
     let seconds = query.seconds.unwrap_or(DEFAULT_SECONDS).clamp(1, MAX_SECONDS);
-    match cpu_profile(Duration::from_secs(seconds)).await {
+    answer(profiles::cpu(Duration::from_secs(seconds)).await)
+}
+
+async fn heap(view: View) -> Response {
+    answer(profiles::heap(view).await)
+}
+
+fn answer(profile: profiles::Result<Vec<u8>>) -> Response {
+    match profile {
         Ok(bytes) => ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response(),
-        Err(error) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, format!("Could not enable CPU profiling: {error}\n")).into_response()
-        }
-    }
-}
-
-async fn cpu_profile(duration: Duration) -> pprof::Result<Vec<u8>> {
-    use pprof::protos::Message;
-    let guard = pprof::ProfilerGuardBuilder::default().frequency(FREQUENCY_HERTZ).build()?;
-    tokio::time::sleep(duration).await;
-    let profile = guard.report().frames_post_processor(without_profiler).build()?.pprof()?;
-    Ok(profile.encode_to_vec())
-}
-
-/// Takes the profiler's own frames away, which are at the top of every stack and would be all that is seen.
-fn without_profiler(frames: &mut pprof::Frames) {
-    let is_profiler = |symbol: &pprof::Symbol| {
-        let name = symbol.name();
-        name.contains("pprof::") || name.contains("perf_signal_handler")
-    };
-    if let Some(last) = frames.frames.iter().rposition(|group| group.iter().any(is_profiler)) {
-        frames.frames.drain(..=last);
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }

@@ -11,6 +11,9 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+#[global_allocator]
+static HEAP: profiles::Heap = profiles::Heap::new();
+
 /// The owner of the table and whoever talks to it; nothing that computes.
 const WORKERS: usize = 2;
 const STACK_BYTES: usize = 512 * 1024;

@@ -75,7 +75,11 @@ async fn the_debug_address_has_metrics_and_profiles() {
     assert!(profile.starts_with("HTTP/1.1 200"), "{profile}");
     // A profile says what it counts, with or without a sample in it.
     assert!(profile.contains("cpu") && profile.contains("nanoseconds"), "{profile:?}");
-    assert!(get(port, "/debug/pprof/heap").starts_with("HTTP/1.1 501"));
+    for (name, shown) in [("heap", "inuse_space"), ("allocs", "alloc_space")] {
+        let profile = get(port, &format!("/debug/pprof/{name}"));
+        assert!(profile.starts_with("HTTP/1.1 200") && profile.contains(shown), "{profile:?}");
+    }
+    assert!(get(port, "/debug/pprof/mutex").starts_with("HTTP/1.1 501"));
 }
 
 #[tokio::test]

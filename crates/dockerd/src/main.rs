@@ -7,6 +7,9 @@ use dockerd::options::{self, Cli, Parsed, file};
 use dockerd::settings::Settings;
 use listeners::Activated;
 
+#[global_allocator]
+static HEAP: profiles::Heap = profiles::Heap::new();
+
 fn main() -> ExitCode {
     // Before any thread: it takes variables out of the environment.
     let activated = Activated::from_env();
@@ -43,6 +46,9 @@ fn run(cli: Cli, activated: Activated) -> anyhow::Result<()> {
     if cli.validate {
         println!("configuration OK");
         return Ok(());
+    }
+    if settings.debug {
+        profiles::record_heap();
     }
     // Few threads: most of what happens here is waiting, and each costs memory of its own.
     let workers = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4));

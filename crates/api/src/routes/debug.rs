@@ -5,13 +5,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
+use profiles::View;
 use serde_json::json;
 
 use super::{Route, page_not_found};
 use crate::backend::not_implemented;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::request::Request;
 use crate::response::{Body, Reply, bare, ok, set_content_type};
+
+const INDEX: &str = "\
+profile\tCPU profile; ?seconds=30
+heap\twhat is in use of the heap
+allocs\twhat was allocated on the heap
+cmdline\targuments of this process
+";
 
 /// The longest CPU profile, in seconds.
 const MAX_PROFILE_SECONDS: i64 = 300;
@@ -19,14 +27,14 @@ const MAX_PROFILE_SECONDS: i64 = 300;
 pub(super) async fn dispatch(route: Route<'_>, request: Request) -> Result<Reply> {
     match (route.method, route.path) {
         ("GET", ["debug", "vars"]) => ok(&vars()),
-        ("GET", ["debug", "pprof", ""] | ["debug", "pprof"]) => {
-            text("profile\tCPU profile; ?seconds=30\ncmdline\targuments of this process\n".into())
-        }
+        ("GET", ["debug", "pprof", ""] | ["debug", "pprof"]) => text(INDEX.into()),
         ("GET", ["debug", "pprof", "cmdline"]) => text(std::env::args().collect::<Vec<_>>().join("\0").into()),
         ("GET", ["debug", "pprof", "profile"]) => {
             let seconds = request.query.integer("seconds")?.unwrap_or(30).clamp(1, MAX_PROFILE_SECONDS);
-            cpu_profile(Duration::from_secs(seconds.unsigned_abs())).await
+            profile(profiles::cpu(Duration::from_secs(seconds.unsigned_abs())).await)
         }
+        ("GET", ["debug", "pprof", "heap"]) => profile(profiles::heap(View::InUse).await),
+        ("GET", ["debug", "pprof", "allocs"]) => profile(profiles::heap(View::Allocated).await),
         ("GET", ["debug", "pprof", "symbol"]) => text("num_symbols: 0\n".into()),
         ("GET", ["debug", "pprof", name]) => not_implemented(&format!("the profile {name:?}")),
         _ => page_not_found(),
@@ -58,14 +66,9 @@ fn vars() -> serde_json::Value {
     })
 }
 
-async fn cpu_profile(duration: Duration) -> Result<Reply> {
-    use pprof::protos::Message as _;
-    let failed = |error: pprof::Error| Error::system(format!("cannot profile: {error}"));
-    let guard = pprof::ProfilerGuardBuilder::default().frequency(99).build().map_err(failed)?;
-    tokio::time::sleep(duration).await;
-    let report = tokio::task::spawn_blocking(move || guard.report().build().and_then(|report| report.pprof()));
-    let profile = report.await.map_err(|error| Error::system(error.to_string()))?.map_err(failed)?;
-    let mut response = bare(StatusCode::OK, Body::Full(profile.encode_to_vec().into()));
+/// A profile in the format of the `pprof` tool.
+fn profile(taken: profiles::Result<Vec<u8>>) -> Result<Reply> {
+    let mut response = bare(StatusCode::OK, Body::Full(taken?.into()));
     set_content_type(&mut response, "application/octet-stream");
     Ok(Reply::Http(response))
 }
