@@ -27,6 +27,7 @@ mod fd;
 pub mod fuzz;
 mod limits;
 mod logline;
+mod lookout;
 mod machine;
 mod metrics;
 mod names;

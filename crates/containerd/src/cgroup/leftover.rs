@@ -13,9 +13,9 @@ use tracing::warn;
 use super::{Mounts, collect_pids};
 use crate::process::HostProcess;
 
-/// How often, and how far apart, what is left in a group is killed.
-const KILLS: u32 = 100;
-const KILL_PAUSE: Duration = Duration::from_millis(20);
+/// How often, and how far apart, a group is tried to be removed.
+const ATTEMPTS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Removes the groups of container `id`, whose configuration names them `cgroups_path`. Blocks.
 pub fn remove_leftover(id: &str, cgroups_path: Option<&Path>) {
@@ -24,29 +24,39 @@ pub fn remove_leftover(id: &str, cgroups_path: Option<&Path>) {
     for dir in mounts.directories(&own, cgroups_path.unwrap_or(Path::new(id))) {
         // A path that does not speak of this container may be others', too: only what is empty goes.
         let is_its_own = dir.file_name().is_some_and(|name| name.to_string_lossy().contains(id));
-        if dir.is_dir() {
-            if is_its_own {
-                empty(&dir);
-            }
+        if is_its_own {
+            remove_with_processes(&dir);
+        } else if dir.is_dir() {
             remove(&dir);
         }
     }
 }
 
-fn empty(dir: &Path) {
-    for _ in 0..KILLS {
-        let mut pids = Vec::new();
-        if collect_pids(dir, &mut pids, 0).is_err() || pids.is_empty() {
+/// A group is in use for a moment longer than its processes are to be seen.
+fn remove_with_processes(dir: &Path) {
+    for _ in 0..ATTEMPTS {
+        if !dir.is_dir() {
             return;
         }
-        // A frozen process does not die (v1).
-        let _ = fs::write(dir.join("freezer.state"), "THAWED");
-        for pid in pids.into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
-            let _ = HostProcess::of(pid).and_then(|process| process.signal(Signal::KILL));
+        kill(dir);
+        remove(dir);
+        if dir.is_dir() {
+            sleep(PAUSE);
         }
-        sleep(KILL_PAUSE);
     }
     warn!(dir = %dir.display(), "a control group does not become empty");
+}
+
+fn kill(dir: &Path) {
+    let mut pids = Vec::new();
+    if collect_pids(dir, &mut pids, 0).is_err() || pids.is_empty() {
+        return;
+    }
+    // A frozen process does not die (v1).
+    let _ = fs::write(dir.join("freezer.state"), "THAWED");
+    for pid in pids.into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
+        let _ = HostProcess::of(pid).and_then(|process| process.signal(Signal::KILL));
+    }
 }
 
 fn remove(dir: &Path) {

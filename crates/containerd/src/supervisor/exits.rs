@@ -5,20 +5,23 @@
 //! and announce the exit in its place.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde::Deserialize;
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::container::Container;
 use super::{Shared, checkpoint};
 use crate::metrics::Metrics;
 use crate::process::{HostProcess, ended};
+use crate::runtime::Runtime;
 use crate::statedir::{ContainerDir, INIT, ProcessDir};
-use crate::{bundle, cgroup};
+use crate::{bundle, cgroup, lookout};
 
 /// How long a shim may take to end after it has reported the exit.
 const SHIM_PATIENCE: Duration = Duration::from_secs(10);
@@ -126,25 +129,45 @@ async fn kill_orphan(container: &Arc<Container>, processes: &[String]) -> HashMa
     for host in &dying {
         let _ = host.signal(Signal::KILL);
     }
-    // This also thaws a frozen container, without which it would not die.
-    if let Err(error) = container.runtime.delete_force(container.id()).await {
-        warn!(%error, id = container.id(), "cannot remove an orphaned container");
-    }
-    remove_leftover(container.id(), &container.dir, &container.record.bundle).await;
+    let bundle = container.dir.runtime_bundle(&container.record.bundle);
+    remove_remains(&container.runtime, container.id(), Some(bundle)).await;
     for host in dying {
         wait_for(host).await;
     }
     statuses
 }
 
-/// Removes the control groups that a runtime which was killed has made and not noted.
-pub async fn remove_leftover(id: &str, dir: &ContainerDir, bundle: &Path) {
-    let (id, bundle) = (id.to_owned(), dir.runtime_bundle(bundle));
-    let removing = tokio::task::spawn_blocking(move || {
-        cgroup::remove_leftover(&id, bundle::cgroups_path(&bundle).as_deref());
-    });
-    // Fails only when the program ends.
-    let _ = removing.await;
+/// Removes what is left of a container whose shim has died or was killed: what the runtime knows of, and the control groups
+/// that a runtime which was killed has made and not noted.
+pub async fn remove_remains(runtime: &Runtime, id: &str, bundle: Option<PathBuf>) {
+    if let Some(bundle) = bundle.as_ref().and_then(|bundle| bundle.canonicalize().ok()) {
+        let name = id.to_owned();
+        let looking = tokio::task::spawn_blocking(move || lookout::find(|process| calls(process, &name, &bundle)));
+        // Fails only when the program ends.
+        let dying = looking.await.unwrap_or_default();
+        if !lookout::all_ended(dying, Instant::now() + KILL_PATIENCE).await {
+            warn!(id, "the runtime of a shim that has died goes on");
+        }
+    }
+    // This also thaws a frozen container, without which it would not die.
+    if let Err(error) = runtime.delete_force(id).await {
+        warn!(%error, id, "cannot remove a container whose shim has died");
+    }
+    if let Some(bundle) = bundle {
+        let id = id.to_owned();
+        let removing = tokio::task::spawn_blocking(move || {
+            cgroup::remove_leftover(&id, bundle::cgroups_path(&bundle).as_deref());
+        });
+        // Fails only when the program ends.
+        let _ = removing.await;
+    }
+}
+
+/// Whether this is a call of a runtime about the container: a shim makes them all in the bundle.
+fn calls(process: &Path, id: &str, bundle: &Path) -> bool {
+    let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
+    arguments.split(|byte| *byte == 0).any(|argument| argument == id.as_bytes())
+        && fs::read_link(process.join("cwd")).is_ok_and(|place| place == bundle)
 }
 
 /// The status of a process without a shim, and the process if it still has to be killed.

@@ -246,12 +246,8 @@ async fn discard(shared: &Shared, id: &str, dir: &ContainerDir) {
                 Runtime { path, args: shared.config.runtime_args.clone() }
             }
         };
-        if let Err(error) = runtime.delete_force(id).await {
-            warn!(%error, id, "cannot remove a container that was not started");
-        }
-        if let Ok(record) = &record {
-            exits::remove_leftover(id, dir, &record.bundle).await;
-        }
+        let bundle = record.ok().map(|record| dir.runtime_bundle(&record.bundle));
+        exits::remove_remains(&runtime, id, bundle).await;
     }
     if let Err(error) = dir.remove() {
         warn!(%error, id, "cannot remove the state of a container");

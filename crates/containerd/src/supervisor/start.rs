@@ -238,10 +238,8 @@ async fn undo(container: &Arc<Container>, error: &Error) {
     }
     // Only what this start may have made: the id may belong to a container of somebody else's in the same runtime.
     if interrupted || host.is_some() {
-        if let Err(error) = container.runtime.delete_force(container.id()).await {
-            warn!(%error, id = container.id(), "cannot remove a container that was not started");
-        }
-        exits::remove_leftover(container.id(), &container.dir, &container.record.bundle).await;
+        let bundle = container.dir.runtime_bundle(&container.record.bundle);
+        exits::remove_remains(&container.runtime, container.id(), Some(bundle)).await;
     }
     let dir = container.dir.clone();
     let removed = tokio::task::spawn_blocking(move || dir.remove()).await;

@@ -2,19 +2,18 @@
 //!
 //! A CRIU whose runtime was killed works on until it notices, and what it still writes would keep the directory from being
 //! removed. Whatever runtime has started it, it holds its image and its work directory open all the while, and so does a
-//! runtime that is dying: that is how they are found, and their end is told by the kernel.
+//! runtime that is dying: that is how they are found.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags};
 use tokio::time::Instant;
 use tracing::warn;
 
 use crate::error::{Error, Result};
-use crate::process::ended;
-use crate::statedir;
+use crate::{lookout, statedir};
 
 /// How long writers may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,11 +30,8 @@ pub async fn remove_behind(dir: PathBuf) -> Result<()> {
     loop {
         let looking = dir.clone();
         let writers = tokio::task::spawn_blocking(move || writers(&looking)).await.map_err(|_| Error::Closing)?;
-        for pidfd in writers {
-            let Ok(pidfd) = crate::fd::watch(pidfd) else { continue };
-            if tokio::time::timeout_at(until, ended(&pidfd)).await.is_err() {
-                warn!(dir = %dir.display(), "somebody holds the directory of a failed checkpoint; it is removed");
-            }
+        if !lookout::all_ended(writers, until).await {
+            warn!(dir = %dir.display(), "somebody holds the directory of a failed checkpoint; it is removed");
         }
         let going = dir.clone();
         let removing = tokio::task::spawn_blocking(move || statedir::remove_tree(&going));
@@ -46,24 +42,14 @@ pub async fn remove_behind(dir: PathBuf) -> Result<()> {
     }
 }
 
-/// Everybody but us who holds the directory, or CRIU's in it, open.
-fn writers(dir: &Path) -> Vec<rustix::fd::OwnedFd> {
+/// Everybody who holds the directory, or CRIU's in it, open.
+fn writers(dir: &Path) -> Vec<OwnedFd> {
     let Ok(dir) = dir.canonicalize() else { return Vec::new() };
     let places = [dir.join(super::checkpoint::WORK_NAME), dir];
-    let holds = |pid: u32| {
-        let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    lookout::find(|process| {
+        let Ok(files) = fs::read_dir(process.join("fd")) else { return false };
         files.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|target| places.contains(&target)))
-    };
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| *pid != std::process::id() && holds(*pid))
-        .filter_map(|pid| {
-            let number = Pid::from_raw(i32::try_from(pid).ok()?)?;
-            let pidfd = rustix::process::pidfd_open(number, PidfdFlags::NONBLOCK).ok()?;
-            // Opened first and checked after: the number cannot have been given to somebody else in between.
-            holds(pid).then_some(pidfd)
-        })
-        .collect()
+    })
 }
 
 #[cfg(test)]
