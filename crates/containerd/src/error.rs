@@ -135,6 +135,14 @@ impl Error {
         Error::Path { op: "mkdir", path: path.to_path_buf(), source: io::Error::from(io::ErrorKind::AlreadyExists) }
     }
 
+    /// In the words that clients know of a start: a shim that is gone has ended before its process.
+    pub fn of_a_start(self) -> Error {
+        match self {
+            Error::ShimLost => Error::ShimExited,
+            other => other,
+        }
+    }
+
     fn code(&self) -> Code {
         match self {
             // Kinds that the original knew and answered under "unknown" all the same.

@@ -11,14 +11,24 @@ use tonic::Code;
 const NOT_FOUND: &str = "containerd: container not found";
 const NO_PROCESS: &str = "containerd: process not found for container";
 
+with_each_runtime! {
+    an_unknown_container,
+    create_is_refused_in_the_known_words,
+    a_runtime_that_says_nothing_and_a_shim_that_goes,
+    processes_are_refused_in_the_known_words,
+    pausing_and_limits_are_refused_in_the_runtimes_words,
+    checkpoints_are_refused_in_the_known_words,
+    a_start_that_takes_too_long_leaves_nothing,
+    state_says_when_pids_cannot_be_read,
+}
+
 fn checkpoint(id: &str, name: &str, dir: &str) -> types::CreateCheckpointRequest {
     let checkpoint = types::Checkpoint { name: name.into(), ..Default::default() };
     types::CreateCheckpointRequest { id: id.into(), checkpoint: Some(checkpoint), checkpoint_dir: dir.into() }
 }
 
-#[tokio::test]
-async fn an_unknown_container() {
-    let daemon = Daemon::start(Oci::Runc).await;
+async fn an_unknown_container(oci: Oci) {
+    let daemon = Daemon::start(oci).await;
     let mut c = daemon.client.clone();
     let id = || "nope".to_owned();
     assert_status(daemon.state("nope").await, Code::Unknown, NOT_FOUND);
@@ -54,9 +64,8 @@ async fn version_machine_and_health() {
     assert_status(other, Code::NotFound, "unknown service");
 }
 
-#[tokio::test]
-async fn create_is_refused_in_the_known_words() {
-    let daemon = Daemon::start(Oci::Runc).await;
+async fn create_is_refused_in_the_known_words(oci: Oci) {
+    let daemon = Daemon::start(oci).await;
     let state = daemon.state_dir();
     let state = state.display();
     let bundle = daemon.bundle("a", &["sleep", "1000"]);
@@ -74,6 +83,16 @@ async fn create_is_refused_in_the_known_words() {
     fs::create_dir(&empty).unwrap();
     let text = format!("open {}/config.json: no such file or directory", empty.display());
     assert_status(create(daemon.request("x", &empty)).await, Code::NotFound, &text);
+
+    let broken = daemon.bundle("broken", &["true"]);
+    for config in ["{", "[]", r#"{"process": {"capabilities": 5}}"#] {
+        fs::write(broken.join("config.json"), config).unwrap();
+        let refused = create(daemon.request("x", &broken)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unknown, "{config}: {refused:?}");
+        // The last is the runtime's to judge.
+        let words = if config.len() > 2 { "oci runtime error: " } else { "config.json" };
+        assert!(refused.message().contains(words), "{config}: {refused:?}");
+    }
 
     let request = types::CreateContainerRequest { runtime: "/nope/runc".into(), ..daemon.request("x", &bundle) };
     let text = "shim error: fork/exec /nope/runc: no such file or directory";
@@ -97,7 +116,7 @@ async fn create_is_refused_in_the_known_words() {
     let refused = create(daemon.request("x", &missing)).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unknown);
     assert!(refused.message().starts_with("oci runtime error: "), "{}", refused.message());
-    assert!(refused.message().contains("no such file or directory"), "{}", refused.message());
+    assert!(refused.message().to_lowercase().contains("no such file or directory"), "{}", refused.message());
 
     // After all this the id is free, no event was told, and nothing is left.
     assert_eq!(daemon.stored().await, Vec::<String>::new());
@@ -119,9 +138,37 @@ async fn a_missing_shim_is_named() {
     daemon.assert_clean().await;
 }
 
-#[tokio::test]
-async fn processes_are_refused_in_the_known_words() {
-    let daemon = Daemon::start(Oci::Runc).await;
+async fn a_runtime_that_says_nothing_and_a_shim_that_goes(oci: Oci) {
+    let daemon = Daemon::start(oci).await;
+    let script =
+        |what: &str| format!("for a; do [ \"$a\" = {what} ] || continue; $DO\ndone\nexec {} \"$@\"", oci.name());
+    let with = |id: &str, name: &str, script: &str| types::CreateContainerRequest {
+        runtime: daemon.script(name, script),
+        runtime_args: vec!["--root".into(), daemon.runtime_root()],
+        ..daemon.request(id, &daemon.bundle(id, &["sleep", "1000"]))
+    };
+    let silent = script("create").replace("$DO", "exit 1");
+    let text = "containerd: container not started";
+    assert_status(daemon.create(with("a", "silent-runtime", &silent)).await, Code::Unknown, text);
+    // The runtime's parent is the shim.
+    let deadly = script("create").replace("$DO", "kill -9 $PPID; exec sleep 1000");
+    let text = "containerd: shim exited before container process was started";
+    assert_status(daemon.create(with("a", "deadly-runtime", &deadly)).await, Code::Unknown, text);
+    assert_eq!(daemon.stored().await, Vec::<String>::new());
+    daemon.assert_clean().await;
+    // The same of an exec.
+    let silent = script("exec").replace("$DO", "exit 1");
+    daemon.create(with("a", "silent-runtime", &silent)).await.unwrap();
+    let text = "containerd: container not started";
+    assert_status(daemon.exec("a", "e", &["true"]).await, Code::Unknown, text);
+    assert!(!daemon.state_dir().join("a/e").exists());
+    daemon.signal("a", "init", 9).await.unwrap();
+    daemon.wait_event("exit a init 137").await;
+    daemon.assert_clean().await;
+}
+
+async fn processes_are_refused_in_the_known_words(oci: Oci) {
+    let daemon = Daemon::start(oci).await;
     let mut c = daemon.client.clone();
     daemon.run("a", &["sleep", "1000"]).await;
     assert_status(daemon.exec("", "e", &["true"]).await, Code::Unknown, "container id cannot be empty");
@@ -152,23 +199,79 @@ async fn processes_are_refused_in_the_known_words() {
     for bad in [65, 1000, u32::MAX] {
         assert_status(daemon.signal("a", "init", bad).await, Code::Unknown, "invalid argument");
     }
+    // One that has ended, of which somebody else holds the output.
+    let stdout = common::mkfifo(&daemon.dir.join("e4.out"));
+    let reader = common::read_fifo(&stdout);
+    let request = types::AddProcessRequest {
+        id: "a".into(),
+        pid: "e4".into(),
+        args: ["/bin/sh", "-c", "sleep 1000 & exit 0"].map(String::from).to_vec(),
+        stdout,
+        ..Default::default()
+    };
+    let gone = c.add_process(request).await.unwrap().into_inner().system_pid;
+    common::wait("the end of a process", || !common::is_alive(gone)).await;
+    assert_status(daemon.signal("a", "e4", 9).await, Code::Unknown, "no such process");
+
     let process = types::UpdateProcessRequest { id: "a".into(), pid: "nope".into(), ..Default::default() };
     assert_status(c.update_process(process).await, Code::Unknown, NO_PROCESS);
     let process =
         types::UpdateProcessRequest { id: "a".into(), pid: "init".into(), width: 70_000, ..Default::default() };
     assert_eq!(c.update_process(process).await.unwrap_err().code(), Code::InvalidArgument);
 
+    daemon.signal("a", "init", 9).await.unwrap();
+    daemon.wait_event("exit a init 137").await;
+    assert_eq!(reader.join().unwrap(), "");
+    daemon.assert_clean().await;
+}
+
+async fn pausing_and_limits_are_refused_in_the_runtimes_words(oci: Oci) {
+    let daemon = Daemon::start(oci).await;
+    // crun thaws what is not frozen, and freezes what is, without a word.
+    let strict = format!(
+        "for a; do case $a in pause|resume) [ \"$(cat {0} 2>/dev/null)\" != $a ] || {{ echo \"is 5%s \\\"$a\\\" already\"; exit 1; }}\n\
+         echo $a > {0};; update) echo 'no % here' >&2; exit 1;; esac; done\nexec {1} \"$@\"",
+        daemon.dir.join("said").display(),
+        oci.name()
+    );
+    let request = types::CreateContainerRequest {
+        runtime: daemon.script("strict-runtime", &strict),
+        runtime_args: vec!["--root".into(), daemon.runtime_root()],
+        ..daemon.request("strict", &daemon.bundle("strict", &["sleep", "1000"]))
+    };
+    daemon.create(request).await.unwrap();
+    daemon.run("a", &["sleep", "1000"]).await;
+    for status in ["paused", "running"] {
+        let called = if status == "paused" { "pause" } else { "resume" };
+        daemon.update_status("strict", status).await.unwrap();
+        let text = format!("exit status 1: \"is 5%s \\\"{called}\\\" already\\n\"");
+        assert_status(daemon.update_status("strict", status).await, Code::Unknown, &text);
+        daemon.update_status("a", status).await.unwrap();
+        // The real ones may have no objection.
+        if let Err(refused) = daemon.update_status("a", status).await {
+            assert_eq!(refused.code(), Code::Unknown);
+            assert!(refused.message().starts_with("exit status 1: \""), "{refused:?}");
+        }
+    }
+
     let unknown = daemon.update_status("a", "sleeping").await;
     assert_status(unknown, Code::Unknown, "containerd: unknown container status ");
     daemon.update_status("a", "").await.unwrap();
-    let resources = types::UpdateResource { memory_limit: 1, ..Default::default() };
-    let request = types::UpdateContainerRequest { id: "a".into(), resources: Some(resources), ..Default::default() };
-    assert_eq!(c.update_container(request).await.unwrap_err().code(), Code::Unknown);
+    let update = |id: &str| {
+        let resources = types::UpdateResource { memory_limit: 1, ..Default::default() };
+        let request = types::UpdateContainerRequest { id: id.into(), resources: Some(resources), ..Default::default() };
+        let mut c = daemon.client.clone();
+        async move { c.update_container(request).await }
+    };
+    assert_status(update("strict").await, Code::Unknown, "no % here\n");
+    let refused = update("a").await.unwrap_err();
+    assert!(refused.code() == Code::Unknown && !refused.message().is_empty(), "{refused:?}");
+    let events = daemon.events_of("strict").await;
+    assert_eq!(events, ["start-container strict  0", "pause strict  0", "resume strict  0"]);
 }
 
-#[tokio::test]
-async fn checkpoints_are_refused_in_the_known_words() {
-    let daemon = Daemon::start(Oci::Runc).await;
+async fn checkpoints_are_refused_in_the_known_words(oci: Oci) {
+    let daemon = Daemon::start(oci).await;
     let mut c = daemon.client.clone();
     daemon.run("a", &["sleep", "1000"]).await;
     let dir = daemon.dir.join("cps");
@@ -208,19 +311,17 @@ async fn checkpoints_are_refused_in_the_known_words() {
 
     // A runtime that cannot: the directory does not stay.
     let bundle = daemon.bundle("b", &["sleep", "1000"]);
-    let fake = daemon.dir.join("fake-runc");
-    let script = "#!/bin/sh\nfor a; do [ \"$a\" = checkpoint ] && { echo 'criu failed: no' >&2; exit 1; }; done\nexec runc \"$@\"\n";
-    fs::write(&fake, script).unwrap();
-    fs::set_permissions(&fake, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let script =
+        "for a; do [ \"$a\" = checkpoint ] && { echo 'criu failed: no' >&2; exit 1; }; done\nexec RUNTIME \"$@\"";
     let request = types::CreateContainerRequest {
-        runtime: fake.to_string_lossy().into_owned(),
+        runtime: daemon.script("fake-runtime", &script.replace("RUNTIME", oci.name())),
         runtime_args: vec!["--root".into(), daemon.runtime_root()],
         ..daemon.request("b", &bundle)
     };
     daemon.create(request).await.unwrap();
     let refused = c.create_checkpoint(checkpoint("b", "cp1", &path)).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unknown);
-    assert!(refused.message().contains("criu failed: no"), "{}", refused.message());
+    assert_eq!(refused.message(), "exit status 1: \"criu failed: no\\n\"");
     assert!(!dir.join("cp1").exists());
 }
 
@@ -242,16 +343,12 @@ async fn events_are_refused_in_the_known_words() {
     assert!(refused.message().ends_with("before 0001-01-01"), "{}", refused.message());
 }
 
-#[tokio::test]
-async fn a_start_that_takes_too_long_leaves_nothing() {
-    let daemon = Daemon::start_with(Oci::Runc, &["--start-timeout", "500ms"]).await;
-    let slow = daemon.dir.join("slow-runc");
-    let script = "#!/bin/sh\nfor a; do [ \"$a\" = create ] && exec sleep 1000; done\nexec runc \"$@\"\n";
-    fs::write(&slow, script).unwrap();
-    fs::set_permissions(&slow, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+async fn a_start_that_takes_too_long_leaves_nothing(oci: Oci) {
+    let daemon = Daemon::start_with(oci, &["--start-timeout", "500ms"]).await;
+    let script = "for a; do [ \"$a\" = create ] && exec sleep 1000; done\nexec RUNTIME \"$@\"";
     let bundle = daemon.bundle("a", &["true"]);
     let request = types::CreateContainerRequest {
-        runtime: slow.to_string_lossy().into_owned(),
+        runtime: daemon.script("slow-runtime", &script.replace("RUNTIME", oci.name())),
         runtime_args: vec!["--root".into(), daemon.runtime_root()],
         ..daemon.request("a", &bundle)
     };
@@ -263,10 +360,8 @@ async fn a_start_that_takes_too_long_leaves_nothing() {
 }
 
 /// The container's pids cannot be read: something else is mounted over its group, where docker-containerd looks.
-#[tokio::test]
-async fn state_says_when_pids_cannot_be_read() {
-    // With a mount namespace of its own.
-    let daemon = Daemon::start(Oci::Crun).await;
+async fn state_says_when_pids_cannot_be_read(oci: Oci) {
+    let daemon = Daemon::start_apart(oci).await;
     daemon.run("a", &["sleep", "1000"]).await;
     let cover = daemon.dir.join("cover");
     fs::create_dir_all(cover.join("cgroup.procs")).unwrap();

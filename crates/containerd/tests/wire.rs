@@ -10,6 +10,8 @@ use common::{Daemon, Oci};
 use containerd_api::types;
 use tonic::Code;
 
+with_each_runtime! { a_deadline_is_kept_by_the_server }
+
 /// A connection as grpc-go 1.0 opens it, as far as the headers go.
 fn request(authority: &[u8]) -> Vec<u8> {
     let mut block = vec![0x83, 0x86, 0x44, b"/types.API/GetServerVersion".len() as u8];
@@ -115,10 +117,10 @@ async fn a_stop_just_closes_the_connections() {
 }
 
 /// A deadline that passes while a container starts: code 4 on the wire, and the start is taken back.
-#[tokio::test]
-async fn a_deadline_is_kept_by_the_server() {
-    let daemon = Daemon::start(Oci::Runc).await;
-    let slow = daemon.script("slow-runc", "for a; do [ \"$a\" = create ] && exec sleep 1000; done; exec runc \"$@\"");
+async fn a_deadline_is_kept_by_the_server(oci: Oci) {
+    let daemon = Daemon::start(oci).await;
+    let script = "for a; do [ \"$a\" = create ] && exec sleep 1000; done; exec RUNTIME \"$@\"";
+    let slow = daemon.script("slow-runtime", &script.replace("RUNTIME", oci.name()));
     let bundle = daemon.bundle("a", &["true"]);
     let request = types::CreateContainerRequest { runtime: slow.clone(), ..daemon.request("a", &bundle) };
     let mut stream = UnixStream::connect(daemon.socket()).unwrap();

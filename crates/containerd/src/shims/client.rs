@@ -105,14 +105,19 @@ impl ShimClient {
         })
     }
 
-    /// A call that is answered with a pid.
+    /// A call that starts something and is answered with its pid.
     ///
     /// # Errors
-    /// As for [`ShimClient::call`].
+    /// As for [`ShimClient::call`]; [`Error::NotStarted`] when the runtime failed without saying why.
     pub async fn call_for_pid(&self, call: Call) -> Result<i32> {
-        match self.call(call).await? {
-            Reply::Pid { pid } if pid > 0 => Ok(pid),
-            other => Err(Error::Shim(format!("unexpected answer {other:?}"))),
+        match self.call(call).await {
+            Ok(Reply::Pid { pid }) if pid > 0 => Ok(pid),
+            Ok(other) => Err(Error::Shim(format!("unexpected answer {other:?}"))),
+            Err(Error::RuntimeOutput(status)) => {
+                warn!(status, "a runtime failed and its log does not say why");
+                Err(Error::NotStarted)
+            }
+            Err(error) => Err(error),
         }
     }
 

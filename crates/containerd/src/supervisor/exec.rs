@@ -53,7 +53,7 @@ pub async fn add(shared: &Arc<Shared>, container: &Arc<Container>, request: AddP
             if let Err(error) = dir.remove() {
                 tracing::warn!(%error, id = container.id(), "cannot remove the state of a process that was not started");
             }
-            Err(error)
+            Err(error.of_a_start())
         }
     }
 }

@@ -86,7 +86,7 @@ pub async fn start<T>(
         }
         Err(error) => {
             undo(&container, &error).await;
-            Err(error)
+            Err(error.of_a_start())
         }
     }
 }

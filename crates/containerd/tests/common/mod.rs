@@ -56,11 +56,31 @@ impl Oci {
 
 pub struct Daemon {
     pub oci: Oci,
+    apart: bool,
     pub dir: PathBuf,
     child: Option<Child>,
     pub client: Client,
     flags: Vec<String>,
     keep: bool,
+}
+
+/// Runs tests that are functions of the runtime with each of the two that everybody has.
+#[macro_export]
+macro_rules! with_each_runtime {
+    ($($test:ident),* $(,)?) => {
+        mod with_runc {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Oci::Runc).await;
+            })*
+        }
+        mod with_crun {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Oci::Crun).await;
+            })*
+        }
+    };
 }
 
 /// docker-containerd, with the other programs beside it: as built for this test, or from the folder in `DORMOUSE_PROGRAMS`.
@@ -78,16 +98,26 @@ impl Daemon {
         Daemon::start_with(oci, &[]).await
     }
 
+    /// With a mount namespace of its own.
+    pub async fn start_apart(oci: Oci) -> Daemon {
+        Daemon::start_in(oci, true, &[]).await
+    }
+
     pub async fn start_with(oci: Oci, flags: &[&str]) -> Daemon {
+        // The v2 mount has to be taken away for it.
+        Daemon::start_in(oci, oci == Oci::Crun, flags).await
+    }
+
+    async fn start_in(oci: Oci, apart: bool, flags: &[&str]) -> Daemon {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let dir = PathBuf::from(format!("/var/tmp/dmcd-{}-{number}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(dir.join("root")).unwrap();
         let flags: Vec<String> = flags.iter().map(|f| (*f).to_owned()).collect();
         make_rootfs(&dir.join("root"));
-        let child = spawn(oci, &dir, &flags);
+        let child = spawn(oci, apart, &dir, &flags);
         let client = connect(&dir).await;
-        Daemon { oci, dir, child: Some(child), client, flags, keep: false }
+        Daemon { oci, apart, dir, child: Some(child), client, flags, keep: false }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -124,7 +154,7 @@ impl Daemon {
     /// Starts the daemon again on the same state.
     pub async fn again(&mut self) {
         assert!(self.child.is_none());
-        self.child = Some(spawn(self.oci, &self.dir, &self.flags));
+        self.child = Some(spawn(self.oci, self.apart, &self.dir, &self.flags));
         self.client = connect(&self.dir).await;
     }
 
@@ -317,18 +347,14 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(oci: Oci, dir: &Path, flags: &[String]) -> Child {
+fn spawn(oci: Oci, apart: bool, dir: &Path, flags: &[String]) -> Child {
     let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
     let program = program();
-    let mut command = match oci {
-        Oci::Runc | Oci::DockerRunc => Command::new(program),
-        Oci::Crun => {
-            let mut command = Command::new("unshare");
-            let script = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$0\" \"$@\"";
-            command.args(["--mount", "sh", "-c", script]).arg(program);
-            command
-        }
-    };
+    let mut command = Command::new(if apart { "unshare".as_ref() } else { program.as_path() });
+    if apart {
+        let umount = if oci == Oci::Crun { "umount /sys/fs/cgroup/unified 2>/dev/null;" } else { "" };
+        command.args(["--mount", "sh", "-c", &format!("{umount} exec \"$0\" \"$@\"")]).arg(&program);
+    }
     command
         .arg("-l")
         .arg(format!("unix://{}", dir.join("containerd.sock").display()))
