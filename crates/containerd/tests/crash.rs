@@ -1,5 +1,6 @@
 //! docker-containerd and shims killed at random moments under a load of starts, execs, checkpoints and exits. Afterwards:
-//! every exit and event exactly once, no container lost or left behind, nothing leaked. Ten minutes with `DORMOUSE_LONG`.
+//! every exit and event exactly once, no container lost or left behind, nothing leaked. Ten minutes with `DORMOUSE_LONG`, on
+//! the runtime that `DORMOUSE_RUNTIME` names (`runc`, `docker-runc`).
 
 mod common;
 
@@ -43,7 +44,6 @@ struct Worker {
     dir: PathBuf,
     /// By whether it ends by itself.
     configs: [serde_json::Value; 2],
-    runtime_args: Vec<String>,
     book: Book,
 }
 
@@ -61,8 +61,6 @@ impl Worker {
             id: id.to_owned(),
             bundle_path: bundle.to_string_lossy().into_owned(),
             stdout,
-            runtime: "runc".into(),
-            runtime_args: self.runtime_args.clone(),
             ..Default::default()
         }
     }
@@ -198,7 +196,7 @@ fn kill_a_shim(daemon: &Daemon, random: &mut StdRng) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_random_everything_is_told_once() {
-    let mut daemon = Daemon::start_with(Oci::Runc, &["--retain-count", "0"]).await;
+    let mut daemon = Daemon::start_with(Oci::asked_for(), &["--retain-count", "0"]).await;
     let config = |name: &str, args: &[&str]| {
         let bundle = daemon.bundle(name, args);
         serde_json::from_slice(&fs::read(bundle.join("config.json")).unwrap()).unwrap()
@@ -211,12 +209,7 @@ async fn killed_at_random_everything_is_told_once() {
     let end = Instant::now() + length();
     let workers: Vec<_> = (0..WORKERS)
         .map(|number| {
-            let worker = Worker {
-                dir: daemon.dir.clone(),
-                configs: configs.clone(),
-                runtime_args: vec!["--root".into(), daemon.runtime_root()],
-                book: Arc::clone(&book),
-            };
+            let worker = Worker { dir: daemon.dir.clone(), configs: configs.clone(), book: Arc::clone(&book) };
             tokio::spawn(worker.work(number, end))
         })
         .collect();
@@ -253,7 +246,9 @@ async fn killed_at_random_everything_is_told_once() {
     let book = book.lock().unwrap().clone();
     check(&stored, &book, &orphaned);
     let checkpoints = check_checkpoints(&daemon.dir.join("cps"), &book);
-    let runtime = entries(Path::new(&daemon.runtime_root()));
+    // What our own runtime knows of the machine is for all containers.
+    let is_cache = |name: &String| name.ends_with(".kdat") || name.starts_with(".seccomp-");
+    let runtime: Vec<_> = entries(Path::new(&daemon.runtime_root())).into_iter().filter(|n| !is_cache(n)).collect();
     assert_eq!(runtime, Vec::<String>::new(), "containers left in the runtime");
     assert_eq!(mounts(&daemon.dir), mounts_before, "mounts left behind");
     let open = entries(Path::new(&format!("/proc/{}/fd", daemon.pid()))).len();

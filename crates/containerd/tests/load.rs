@@ -17,14 +17,6 @@ fn containers() -> usize {
     if std::env::var_os("DORMOUSE_LONG").is_some() { 200 } else { 40 }
 }
 
-fn runtime() -> Oci {
-    match std::env::var("DORMOUSE_RUNTIME").as_deref() {
-        Err(_) | Ok("runc") => Oci::Runc,
-        Ok("docker-runc") => Oci::DockerRunc,
-        Ok(other) => panic!("no runtime {other}"),
-    }
-}
-
 /// Proportional and private memory of a process, in KiB.
 fn memory_kib(pid: u32) -> (u64, u64) {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
@@ -37,7 +29,7 @@ fn memory_kib(pid: u32) -> (u64, u64) {
 
 #[tokio::test]
 async fn ten_clients_start_many_containers_at_once() {
-    let daemon = Daemon::start(runtime()).await;
+    let daemon = Daemon::start(Oci::asked_for()).await;
     let (idle_pss, _) = memory_kib(daemon.pid());
     let count = containers();
     let requests: Vec<_> = (0..count)

@@ -32,6 +32,15 @@ pub enum Oci {
 }
 
 impl Oci {
+    /// The one that `DORMOUSE_RUNTIME` names (`runc`, `docker-runc`).
+    pub fn asked_for() -> Oci {
+        match std::env::var("DORMOUSE_RUNTIME").as_deref() {
+            Err(_) | Ok("runc") => Oci::Runc,
+            Ok("docker-runc") => Oci::DockerRunc,
+            Ok(other) => panic!("no runtime {other}"),
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Oci::Runc => "runc",
