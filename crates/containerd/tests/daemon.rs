@@ -19,7 +19,8 @@ fn free_port() -> u16 {
 
 fn get(port: u16, path: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    // Finding symbols in a program with debug information takes its time.
+    stream.set_read_timeout(Some(Duration::from_secs(50))).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
@@ -75,10 +76,8 @@ async fn the_debug_address_has_metrics_and_profiles() {
     assert!(profile.starts_with("HTTP/1.1 200"), "{profile}");
     // A profile says what it counts, with or without a sample in it.
     assert!(profile.contains("cpu") && profile.contains("nanoseconds"), "{profile:?}");
-    for (name, shown) in [("heap", "inuse_space"), ("allocs", "alloc_space")] {
-        let profile = get(port, &format!("/debug/pprof/{name}"));
-        assert!(profile.starts_with("HTTP/1.1 200") && profile.contains(shown), "{profile:?}");
-    }
+    let profile = get(port, "/debug/pprof/heap");
+    assert!(profile.starts_with("HTTP/1.1 200") && profile.contains("inuse_space"), "{profile:?}");
     assert!(get(port, "/debug/pprof/mutex").starts_with("HTTP/1.1 501"));
 }
 
