@@ -13,20 +13,26 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It is nowhere.
-    #[error("criu was not found ({looked}): install CRIU 4 or newer")]
+    #[error("checkpoints need CRIU 4 or newer, and there is none {looked}: run scripts/install-criu")]
     Missing {
         /// Where it was looked for.
         looked: String,
     },
     /// It is there and too old.
-    #[error("{path} is CRIU {found}, at least {needed} is needed")]
+    #[error("checkpoints need CRIU 4 or newer, and {path} is {found}: run scripts/install-criu")]
     TooOld {
         /// The program.
         path: PathBuf,
         /// Its version.
         found: String,
-        /// The least version.
-        needed: &'static str,
+    },
+    /// It is there and says nothing that could be its version.
+    #[error("checkpoints need CRIU 4 or newer, and {path} does not run: {why}; run scripts/install-criu")]
+    Broken {
+        /// The program.
+        path: PathBuf,
+        /// What it said instead.
+        why: String,
     },
     /// It said no.
     #[error("{sentence}")]
@@ -71,7 +77,7 @@ pub enum Error {
 impl Kinded for Error {
     fn kind(&self) -> Kind {
         match self {
-            Error::Missing { .. } | Error::TooOld { .. } => Kind::Unavailable,
+            Error::Missing { .. } | Error::TooOld { .. } | Error::Broken { .. } => Kind::Unavailable,
             Error::Failed { .. } | Error::Image { .. } => Kind::Conflict,
             Error::Deadline(_) => Kind::DeadlineExceeded,
             Error::Died { .. } | Error::Protocol(_) | Error::Io { .. } => Kind::System,

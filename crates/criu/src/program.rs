@@ -3,17 +3,21 @@
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::{Error, Result};
-use crate::rpc;
-use crate::session::{Launch, Session};
 
 /// Where `scripts/install-criu` puts it.
 const PRIVATE: &str = "/opt/dormouse/criu/bin/criu";
 /// Older ones do not run on today's kernels.
-const LEAST: (i32, i32) = (4, 0);
+const LEAST_MAJOR: u32 = 4;
+/// It answers in hundredths of a second, unless the machine is in trouble.
+const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+/// What a program has to say about its version is shorter.
+const MAX_WORDS_BYTES: u64 = 64 << 10;
 /// The loader in a prefix of its own.
 const LOADER: &str = if cfg!(target_arch = "aarch64") {
     "usr/lib/aarch64-linux-gnu/ld-linux-aarch64.so.1"
@@ -23,9 +27,13 @@ const LOADER: &str = if cfg!(target_arch = "aarch64") {
 
 /// The CRIU to use, and its version: fails, saying what to install, when there is none or when it is too old. Starts it
 /// once, which takes some hundredths of a second.
-pub fn check(named: Option<&Path>) -> Result<(Program, rpc::Version)> {
+pub fn check(named: Option<&Path>) -> Result<(Program, String)> {
     let program = Program::find(named)?;
-    let version = program.check_version()?;
+    let version = program.version()?;
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    if major.is_none_or(|major| major < LEAST_MAJOR) {
+        return Err(Error::TooOld { path: program.path, found: version });
+    }
     Ok((program, version))
 }
 
@@ -51,7 +59,7 @@ impl Program {
             if is_program(&path) {
                 return Ok(Program { path });
             }
-            return Err(Error::Missing { looked: path.display().to_string() });
+            return Err(Error::Missing { looked: format!("at {}", path.display()) });
         }
         // The private one is there because the system's does not work: it goes first.
         if is_program(Path::new(PRIVATE)) {
@@ -63,27 +71,42 @@ impl Program {
         }
     }
 
-    /// Asks for its version.
-    pub fn version(&self) -> Result<rpc::Version> {
-        let request = rpc::Request { kind: rpc::RequestType::Version as i32, ..Default::default() };
-        let mut session = Session::start(Launch::new(&self.path))?;
-        let response = session.call(&request, &mut (), Duration::from_secs(10))?;
-        session.end();
-        response.version.ok_or_else(|| Error::Protocol("no version in the answer".into()))
-    }
-
-    /// Its version; fails when it is too old.
-    pub fn check_version(&self) -> Result<rpc::Version> {
-        let version = self.version()?;
-        if (version.major, version.minor) < LEAST {
-            return Err(Error::TooOld {
-                path: self.path.clone(),
-                found: format!("{}.{}", version.major, version.minor),
-                needed: "4.0",
-            });
+    /// Asks for its version, such as `4.1.1`.
+    pub fn version(&self) -> Result<String> {
+        let broken = |why: String| Error::Broken { path: self.path.clone(), why };
+        let mut command = command(&self.path, None);
+        command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|err| broken(err.to_string()))?;
+        let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).is_ok_and(|pidfd| {
+            poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&PATIENCE)).is_ok_and(|ready| ready > 0)
+        });
+        if !ended {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(broken("it does not answer".into()));
         }
-        Ok(version)
+        // What it has written is in the pipes; more than they hold is no version.
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let _ = child.wait();
+        let out = out.map(read_words).unwrap_or_default();
+        parse_version(&out).ok_or_else(|| {
+            let err = err.map(read_words).unwrap_or_default();
+            broken(err.lines().next().unwrap_or("it does not tell its version").to_owned())
+        })
     }
+}
+
+fn read_words(pipe: impl Read) -> String {
+    let mut text = Vec::new();
+    // What cannot be read is no version, which is said then.
+    let _ = pipe.take(MAX_WORDS_BYTES).read_to_end(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Out of `Version: 4.1.1`.
+fn parse_version(text: &str) -> Option<String> {
+    let version = text.lines().find_map(|line| line.strip_prefix("Version:"))?.trim();
+    (!version.is_empty() && version.len() < 64).then(|| version.to_owned())
 }
 
 /// How to start the program at `path`, and with which library in front of all others.
@@ -177,6 +200,30 @@ mod tests {
         // A program of that name in a place of that kind is started as it is.
         let program = make("bin/criu", "ELF");
         assert_eq!(super::command(&program, None).get_program(), program);
+    }
+
+    /// Both for `docker info` at boot and for whoever asks for a checkpoint: what is wrong, and what to do.
+    #[test]
+    fn whoever_cannot_be_used_is_refused_with_what_to_install() {
+        let dir = tempfile::tempdir().unwrap();
+        let answer = |text: &str| {
+            let path = dir.path().join("criu");
+            std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+            check(Some(&path)).map(|(_, version)| version).map_err(|err| err.to_string())
+        };
+        assert_eq!(answer("echo Version: 4.1.1; echo GitID: v4.1.1").unwrap(), "4.1.1");
+        for (text, word) in [
+            ("echo Version: 3.17.1", "is 3.17.1"),
+            ("echo usage", "does not run: it does not tell its version"),
+            ("echo no library >&2; exit 127", "does not run: no library"),
+        ] {
+            let err = answer(text).unwrap_err();
+            assert!(err.contains("checkpoints need CRIU 4 or newer") && err.contains(word), "{err}");
+            assert!(err.ends_with("run scripts/install-criu"), "{err}");
+        }
+        let err = check(Some(&dir.path().join("none"))).unwrap_err().to_string();
+        assert!(err.contains("there is none at") && err.ends_with("run scripts/install-criu"), "{err}");
     }
 
     #[test]

@@ -3,12 +3,14 @@
 //! - Our end of the socket pair is close-on-exec: if this process dies, CRIU sees the end of the stream, undoes what it
 //!   was doing and lets the tasks go on.
 //! - CRIU gets its end, its standard streams and the descriptors named in [`Launch::inherit`], and nothing else.
-//! - Whatever happens, the child is reaped.
+//! - Whatever happens, the child is reaped. Its end is seen as such: CRIU's own children have its end of the socket, too,
+//!   and may outlive it when it is killed. Those of a dump go with it.
 
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -132,6 +134,10 @@ impl<'a> Launch<'a> {
 pub struct Session {
     socket: OwnedFd,
     child: Child,
+    /// Tells of the child's end.
+    pidfd: OwnedFd,
+    /// The child leads a process group, which its own children are in.
+    leads: bool,
     reaped: bool,
     cache: Option<Cache>,
 }
@@ -166,8 +172,22 @@ impl Session {
         let keep = launch.inherit.iter().chain([&theirs]).chain(&preload).map(AsRawFd::as_raw_fd).collect();
         let run = cache.as_ref().map(|cache| cache.run.as_raw_fd());
         sys::before_exec(&mut command, keep, run);
-        let child = command.spawn().map_err(io(format!("start {}", launch.program.display())))?;
-        Ok(Session { socket: ours, child, reaped: false, cache })
+        // What is restored may have its first group from CRIU; what is dumped has nothing from it.
+        let leads = launch.preload.is_some();
+        if leads {
+            command.process_group(0);
+        }
+        let mut child = command.spawn().map_err(io(format!("start {}", launch.program.display())))?;
+        let pid = rustix::process::Pid::from_child(&child);
+        let pidfd = match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(errno) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(io("watch criu")(errno.into()));
+            }
+        };
+        Ok(Session { socket: ours, child, pidfd, leads, reaped: false, cache })
     }
 
     /// Its pid.
@@ -229,7 +249,9 @@ impl Session {
     }
 
     fn receive(&self, deadline: Instant) -> std::result::Result<Option<(rpc::Response, Option<OwnedFd>)>, WaitError> {
-        self.wait_readable(deadline)?;
+        if !self.wait_readable(deadline)? {
+            return Ok(None);
+        }
         let mut packet = vec![0u8; MAX_PACKET];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -259,14 +281,20 @@ impl Session {
         Ok(Some((response, master)))
     }
 
-    fn wait_readable(&self, deadline: Instant) -> std::result::Result<(), WaitError> {
+    /// False when CRIU has ended and has left nothing to read.
+    fn wait_readable(&self, deadline: Instant) -> std::result::Result<bool, WaitError> {
         loop {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { return Err(WaitError::Deadline) };
             let limit = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-            let mut watched = [PollFd::new(&self.socket, PollFlags::IN)];
+            let mut watched = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.pidfd, PollFlags::IN)];
             match poll(&mut watched, Some(&limit)) {
                 Ok(0) => return Err(WaitError::Deadline),
-                Ok(_) => return Ok(()),
+                Ok(_) if !watched[0].revents().is_empty() => return Ok(true),
+                Ok(_) => {
+                    // Its last word may have come between the look at the socket and that at its end.
+                    let mut last = [PollFd::new(&self.socket, PollFlags::IN)];
+                    return Ok(poll(&mut last, Some(&Timespec::default())).is_ok_and(|ready| ready > 0));
+                }
                 Err(rustix::io::Errno::INTR) => (),
                 Err(errno) => return Err(WaitError::Other(io("wait for criu")(errno.into()))),
             }
@@ -283,6 +311,15 @@ impl Session {
             return;
         }
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        while poll(&mut ended, None) == Err(rustix::io::Errno::INTR) {}
+        if self.leads {
+            // Before it is reaped, so that its number is still nobody else's. Without it they would stay for ever.
+            let _ = rustix::process::kill_process_group(
+                rustix::process::Pid::from_child(&self.child),
+                rustix::process::Signal::KILL,
+            );
+        }
         let _ = self.child.wait();
         if let Some(cache) = self.cache.take() {
             cache.keep();
