@@ -50,6 +50,9 @@ pub enum Error {
         /// The last error of its log.
         detail: Option<String>,
     },
+    /// What was being dumped was killed meanwhile.
+    #[error("the container was killed while its checkpoint was being made")]
+    Killed,
     /// It took too long.
     #[error("criu did not finish within {} s", .0.as_secs())]
     Deadline(Duration),
@@ -78,7 +81,7 @@ impl Kinded for Error {
     fn kind(&self) -> Kind {
         match self {
             Error::Missing { .. } | Error::TooOld { .. } | Error::Broken { .. } => Kind::Unavailable,
-            Error::Failed { .. } | Error::Image { .. } => Kind::Conflict,
+            Error::Failed { .. } | Error::Image { .. } | Error::Killed => Kind::Conflict,
             Error::Deadline(_) => Kind::DeadlineExceeded,
             Error::Died { .. } | Error::Protocol(_) | Error::Io { .. } => Kind::System,
         }

@@ -21,4 +21,4 @@ mod sys;
 
 pub use error::{Error, Result};
 pub use program::Program;
-pub use session::{Event, Launch, Notify, Preload, Session};
+pub use session::{Event, Launch, Notify, Preload, Session, Subject};

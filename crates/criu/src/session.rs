@@ -22,6 +22,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
 };
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::{Error, Result, io};
 use crate::{preload, program, rpc, sys};
@@ -90,6 +91,39 @@ pub trait Notify {
     fn notify(&mut self, event: Event, pid: Option<i32>, master: Option<OwnedFd>) -> std::result::Result<(), String>;
 }
 
+/// The processes that are being dumped.
+pub struct Subject<'a> {
+    /// The first of them.
+    pub init: i32,
+    /// All that there are now.
+    pub pids: &'a dyn Fn() -> Vec<i32>,
+}
+
+/// What tells that the first process of a pid namespace is killed while CRIU has stopped it. It waits for its children to
+/// be reaped then, which only CRIU can do, and CRIU waits for it: both for ever, if nobody ends CRIU.
+#[derive(Debug, Default)]
+struct Watch {
+    init: i32,
+    /// Of all processes, once they stand still: none ends by itself then.
+    pidfds: Vec<OwnedFd>,
+}
+
+impl Watch {
+    fn over(subject: &Subject<'_>) -> Self {
+        let open = |pid: i32| pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok();
+        Watch { init: subject.init, pidfds: (subject.pids)().into_iter().filter_map(open).collect() }
+    }
+
+    /// The first process has begun to end.
+    fn is_over(&self) -> bool {
+        const PF_EXITING: u64 = 4;
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", self.init)) else { return true };
+        // After the name, which may hold anything: state, four numbers, the terminal, its group, the flags.
+        let flags = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u64>().ok());
+        flags.is_some_and(|flags| flags & PF_EXITING != 0)
+    }
+}
+
 /// Nobody listens.
 impl Notify for () {
     fn notify(&mut self, _: Event, _: Option<i32>, _: Option<OwnedFd>) -> std::result::Result<(), String> {
@@ -138,6 +172,7 @@ pub struct Session {
     pidfd: OwnedFd,
     /// The child leads a process group, which its own children are in.
     leads: bool,
+    watch: Watch,
     reaped: bool,
     cache: Option<Cache>,
 }
@@ -178,8 +213,7 @@ impl Session {
             command.process_group(0);
         }
         let mut child = command.spawn().map_err(io(format!("start {}", launch.program.display())))?;
-        let pid = rustix::process::Pid::from_child(&child);
-        let pidfd = match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+        let pidfd = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
             Ok(pidfd) => pidfd,
             Err(errno) => {
                 let _ = child.kill();
@@ -187,7 +221,7 @@ impl Session {
                 return Err(io("watch criu")(errno.into()));
             }
         };
-        Ok(Session { socket: ours, child, pidfd, leads, reaped: false, cache })
+        Ok(Session { socket: ours, child, pidfd, leads, watch: Watch::default(), reaped: false, cache })
     }
 
     /// Its pid.
@@ -198,6 +232,17 @@ impl Session {
     /// Asks once and answers notifications until CRIU has answered. The answer may say that it failed: see
     /// [`crate::explain::failure`].
     pub fn call(&mut self, request: &rpc::Request, notify: &mut dyn Notify, limit: Duration) -> Result<rpc::Response> {
+        self.call_about(request, notify, limit, None)
+    }
+
+    /// The same for a dump, which is given up when what is dumped is killed meanwhile.
+    pub fn call_about(
+        &mut self,
+        request: &rpc::Request,
+        notify: &mut dyn Notify,
+        limit: Duration,
+        subject: Option<&Subject<'_>>,
+    ) -> Result<rpc::Response> {
         let deadline = Instant::now() + limit;
         self.send(request)?;
         loop {
@@ -221,7 +266,15 @@ impl Session {
             }
             let notification = response.notify.unwrap_or_default();
             let name = notification.script.unwrap_or_default();
-            let result = match Event::named(&name) {
+            let event = Event::named(&name);
+            match (event, subject) {
+                // Everything stands still now.
+                (Some(Event::NetworkLock), Some(subject)) => self.watch = Watch::over(subject),
+                // Everything is let go, or ended by CRIU.
+                (Some(Event::PostDump), _) => self.watch = Watch::default(),
+                _ => (),
+            }
+            let result = match event {
                 Some(event) => notify.notify(event, notification.pid, master),
                 // A newer CRIU may tell more than we know.
                 None => Ok(()),
@@ -248,7 +301,10 @@ impl Session {
         }
     }
 
-    fn receive(&self, deadline: Instant) -> std::result::Result<Option<(rpc::Response, Option<OwnedFd>)>, WaitError> {
+    fn receive(
+        &mut self,
+        deadline: Instant,
+    ) -> std::result::Result<Option<(rpc::Response, Option<OwnedFd>)>, WaitError> {
         if !self.wait_readable(deadline)? {
             return Ok(None);
         }
@@ -282,14 +338,24 @@ impl Session {
     }
 
     /// False when CRIU has ended and has left nothing to read.
-    fn wait_readable(&self, deadline: Instant) -> std::result::Result<bool, WaitError> {
+    fn wait_readable(&mut self, deadline: Instant) -> std::result::Result<bool, WaitError> {
         loop {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { return Err(WaitError::Deadline) };
             let limit = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-            let mut watched = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.pidfd, PollFlags::IN)];
+            let fds = [&self.socket, &self.pidfd].into_iter().chain(&self.watch.pidfds);
+            let mut watched: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
             match poll(&mut watched, Some(&limit)) {
                 Ok(0) => return Err(WaitError::Deadline),
                 Ok(_) if !watched[0].revents().is_empty() => return Ok(true),
+                Ok(_) if watched[1].revents().is_empty() => {
+                    // Somebody of the dumped has ended.
+                    if self.watch.is_over() {
+                        return Err(WaitError::Other(Error::Killed));
+                    }
+                    let alive: Vec<bool> = watched[2..].iter().map(|fd| fd.revents().is_empty()).collect();
+                    let mut alive = alive.into_iter();
+                    self.watch.pidfds.retain(|_| alive.next().unwrap_or(false));
+                }
                 Ok(_) => {
                     // Its last word may have come between the look at the socket and that at its end.
                     let mut last = [PollFd::new(&self.socket, PollFlags::IN)];
@@ -315,10 +381,7 @@ impl Session {
         while poll(&mut ended, None) == Err(rustix::io::Errno::INTR) {}
         if self.leads {
             // Before it is reaped, so that its number is still nobody else's. Without it they would stay for ever.
-            let _ = rustix::process::kill_process_group(
-                rustix::process::Pid::from_child(&self.child),
-                rustix::process::Signal::KILL,
-            );
+            let _ = rustix::process::kill_process_group(Pid::from_child(&self.child), rustix::process::Signal::KILL);
         }
         let _ = self.child.wait();
         if let Some(cache) = self.cache.take() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use criu::rpc;
-use criu::{Event, Launch, Notify, Preload, Program, Session};
+use criu::{Event, Launch, Notify, Preload, Program, Session, Subject};
 use libcontainer::oci_spec::runtime::Spec;
 use serde_json::json;
 
@@ -303,7 +303,9 @@ fn dump(
     let mut listener = Listener { container, request, target, staging, tmpfs, failure: None };
     let kind = if listener.request.pre_dump { rpc::RequestType::PreDump } else { rpc::RequestType::Dump };
     let call = rpc::Request { kind: kind as i32, opts: Some(options), ..Default::default() };
-    let result = session.call(&call, &mut listener, LIMIT);
+    let pids = || container.cgroups().and_then(|cgroups| cgroups.pids()).unwrap_or_default();
+    let subject = Subject { init: pid, pids: &pids };
+    let result = session.call_about(&call, &mut listener, LIMIT, Some(&subject));
     session.end();
     drop(status);
     let log = listener.request.work.join(LOG);
@@ -315,11 +317,16 @@ fn dump(
         (Err(criu::Error::Died { .. }), None) => Err(criu::explain::death(&log).into()),
         (Err(err), None) => Err(err.into()),
     };
-    // A container that sleeps keeps its peers from hearing a reset until its namespace is gone or woken again.
-    if let Some(network) = &mut network
-        && (outcome.is_err() || request.leave_running || request.pre_dump)
-    {
-        network.unlock()?;
+    if let Some(network) = &mut network {
+        match outcome.is_err() || request.leave_running || request.pre_dump {
+            true => network.unlock()?,
+            // Its peers must not hear that nobody is there. It sleeps, with or without that.
+            false => {
+                if let Err(err) = network.hold() {
+                    tracing::warn!("{err}");
+                }
+            }
+        }
     }
     outcome?;
     if let Some(shelf) = shelf {

@@ -19,6 +19,7 @@
 pub mod dump;
 mod inspect;
 mod mounts;
+mod netfilter;
 mod network;
 pub mod options;
 pub mod preflight;
