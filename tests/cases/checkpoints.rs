@@ -53,6 +53,46 @@ fn with_limits_a_read_only_root_and_tmpfs() {
 }
 
 #[test]
+fn the_limits_hold_for_one_that_woke() {
+    let engine = Engine::start();
+    let counter = Counter::run(&engine, "c1", "-m 64m --cpus 0.5 --pids-limit 50");
+    let limits = || {
+        let pid = engine.inspect("c1", "{{.State.Pid}}");
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("read its groups");
+        let mut found = Vec::new();
+        for group in groups.lines().filter_map(|line| line.splitn(3, ':').nth(2)) {
+            for (controller, files) in [
+                ("memory", ["memory.limit_in_bytes", "memory.max"]),
+                ("cpu,cpuacct", ["cpu.cfs_quota_us", "cpu.max"]),
+                ("cpu", ["cpu.cfs_quota_us", "cpu.max"]),
+                ("pids", ["pids.max", "pids.max"]),
+                (".", ["memory.max", "pids.max"]),
+            ] {
+                let place = std::path::Path::new("/sys/fs/cgroup").join(controller).join(group.trim_start_matches('/'));
+                for file in files {
+                    if let Ok(value) = fs::read_to_string(place.join(file)) {
+                        found.push(format!("{file} {}", value.trim()));
+                    }
+                }
+            }
+        }
+        found.sort();
+        found.dedup();
+        found
+    };
+    let before = limits();
+    for wanted in ["67108864", "50000", "50"] {
+        assert!(before.iter().any(|limit| limit.split(' ').any(|word| word == wanted)), "{wanted} in {before:?}");
+    }
+    engine.ok("docker checkpoint create c1 nap && docker start --checkpoint nap c1");
+    assert_eq!(limits(), before);
+    counter.goes_on();
+    // And the processes: a shell that starts more than it may is told so.
+    let done = engine.run("docker exec c1 sh -c 'for i in $(seq 60); do sleep 5 & done'");
+    assert!(done.stderr.contains("fork") || done.code != 0, "{}", done.report());
+}
+
+#[test]
 fn with_init() {
     sleeps_and_wakes("--init");
 }
@@ -65,6 +105,38 @@ fn as_another_user() {
 #[test]
 fn with_volumes_and_binds() {
     sleeps_and_wakes("-v data:/data -v /etc/hostname:/host-name:ro -v /anonymous");
+}
+
+#[test]
+fn files_open_in_volumes_are_written_on() {
+    let engine = Engine::start();
+    let bound = engine.home().join("bound");
+    fs::create_dir(&bound).expect("create a folder");
+    let script = "exec 5>>/named/log 6>>/anonymous/log 7>>/bound/log; n=0; \
+                  while :; do n=$((n+1)); echo $n >&5; echo $n >&6; echo $n >&7; sleep 0.05; done";
+    engine.ok(&format!(
+        "docker run -d --name c1 -v named:/named -v /anonymous -v {}:/bound busybox sh -c '{script}'",
+        bound.display()
+    ));
+    let logs = || -> Vec<Vec<u64>> {
+        ["named", "anonymous", "bound"]
+            .iter()
+            .map(|place| engine.ok(&format!("docker exec c1 cat /{place}/log")))
+            .map(|log| log.lines().map(|line| line.parse().expect("a number")).collect())
+            .collect()
+    };
+    let longer_than = |length: usize| {
+        eventually("all three are written", || Some(logs()).filter(|all| all.iter().all(|log| log.len() > length)))
+    };
+    longer_than(3);
+    for round in 0..2 {
+        engine.ok(&format!("docker checkpoint create c1 nap{round}"));
+        let asleep = fs::read_to_string(bound.join("log")).expect("read").lines().count();
+        engine.ok(&format!("docker start --checkpoint nap{round} c1"));
+        for log in longer_than(asleep + 2) {
+            assert!(log.iter().zip(1..).all(|(is, should)| *is == should), "{log:?}");
+        }
+    }
 }
 
 #[test]
@@ -107,6 +179,11 @@ fn on_a_terminal() {
     after.types("\u{10}\u{11}");
     after.ends();
     assert!(engine.ok("docker logs c1").contains("1: first"), "the log has both lives");
+}
+
+#[test]
+fn on_a_terminal_without_input() {
+    sleeps_and_wakes("-t");
 }
 
 #[test]
@@ -165,17 +242,8 @@ fn a_checkpoint_wakes_again_and_again() {
 }
 
 #[test]
-fn five_cycles_in_a_row() {
-    cycles(5);
-}
-
-#[test]
-#[ignore = "takes long"]
 fn twenty_cycles_in_a_row() {
-    cycles(20);
-}
-
-fn cycles(rounds: u32) {
+    let rounds = 20;
     let engine = Engine::start();
     let counter = Counter::run(&engine, "c1", "");
     for round in 0..rounds {

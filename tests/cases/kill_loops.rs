@@ -2,14 +2,16 @@
 //! checkpoints are whole, and nothing is left over.
 //!
 //! Every round asks for something, waits until the victim is at work, waits a little longer (that is what is varied), and
-//! kills it. The ordinary run makes a round for each victim; the long one goes on for `DORMOUSE_LOOP_SECONDS`.
+//! kills it. Meanwhile somebody outside is connected with the container, so that its traffic is blocked for a moment in
+//! each round. Afterwards the machine must look as before: no mount, no frozen control group, no namespace, no firewall
+//! rule more. The ordinary run makes a round for each victim; the long one goes on for `DORMOUSE_LOOP_SECONDS`.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use e2e::{COUNT_SCRIPT, Engine, eventually, eventually_within};
+use e2e::{Background, COUNT_SCRIPT, Engine, eventually, eventually_within};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -21,6 +23,19 @@ enum Victim {
     Shim,
     Runtime,
     Criu,
+    /// The container itself.
+    Container,
+}
+
+impl Victim {
+    /// How long it has to do with a deed, about. What is later kills it when all is over.
+    fn busy_milliseconds(self) -> u64 {
+        match self {
+            Victim::Dockerd | Victim::Containerd | Victim::Shim => 160,
+            Victim::Runtime => 100,
+            Victim::Criu | Victim::Container => 60,
+        }
+    }
 }
 
 /// What is going on meanwhile.
@@ -34,7 +49,8 @@ enum Deed {
     Wake,
 }
 
-const VICTIMS: [Victim; 5] = [Victim::Dockerd, Victim::Containerd, Victim::Shim, Victim::Runtime, Victim::Criu];
+const VICTIMS: [Victim; 6] =
+    [Victim::Dockerd, Victim::Containerd, Victim::Shim, Victim::Runtime, Victim::Criu, Victim::Container];
 const DEEDS: [Deed; 3] = [Deed::Sleep, Deed::Snapshot, Deed::Wake];
 
 #[test]
@@ -59,8 +75,9 @@ fn rounds(at_least: Duration, least_rounds: usize) {
     let mut round = 0;
     while round < least_rounds || began.elapsed() < at_least {
         let victim = VICTIMS[round % VICTIMS.len()];
-        let deed = DEEDS[round % DEEDS.len()];
-        let moment = Duration::from_millis(chance.below(160));
+        // Every victim in every deed in turn.
+        let deed = DEEDS[(round + round / VICTIMS.len()) % DEEDS.len()];
+        let moment = Duration::from_millis(chance.below(victim.busy_milliseconds()));
         let what = format!("round {round}: {victim:?} is killed {moment:?} into {deed:?}");
         eprintln!("{what}");
         let outcome = subject.round(round, victim, deed, moment);
@@ -100,18 +117,72 @@ struct Subject<'a> {
     id: String,
     /// The checkpoint to wake from when there is no other.
     last: (String, u64),
+    /// Somebody outside who is connected.
+    caller: Background,
+    calls: u32,
+    /// What there is for it on the machine while it runs.
+    belongings: Vec<String>,
 }
+
+/// In time before the block of a checkpoint that nobody ends would run out by itself.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 impl<'a> Subject<'a> {
     fn start(engine: &'a Engine) -> Self {
         let id = engine.ok(&format!(
-            "docker run -d --name c1 -p 127.0.0.1::80 --tmpfs /scratch -v data:/data busybox sh -c '{COUNT_SCRIPT}'"
+            "docker run -d --name c1 -p 127.0.0.1::80 --tmpfs /scratch -v data:/data busybox \
+             sh -c 'nc -ll -p 80 -e cat & {COUNT_SCRIPT}'"
         ));
-        let mut subject = Self { engine, id, last: (String::new(), 0) };
+        let caller = Self::call(engine, 0);
+        let mut subject = Self { engine, id, last: (String::new(), 0), caller, calls: 0, belongings: Vec::new() };
         let counted = subject.counts_past(3);
+        assert!(subject.is_answered(), "the port answers");
         engine.ok("docker checkpoint create --leave-running c1 base");
         subject.last = ("base".into(), counted);
+        assert!(subject.is_answered(), "the port answers after a checkpoint");
+        subject.belongings = engine.belongings(&subject.id);
         subject
+    }
+
+    fn call(engine: &Engine, number: u32) -> Background {
+        let address = engine.inspect("c1", "{{.NetworkSettings.IPAddress}}");
+        engine.background(&format!("caller{number}"), &format!("busybox nc {address} 80"))
+    }
+
+    /// Whether the container answers whoever is connected.
+    fn is_answered(&mut self) -> bool {
+        self.calls += 1;
+        let word = format!("call-{}-", self.calls);
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        if !self.caller.hears(&format!("{word}\n")) {
+            return false;
+        }
+        while !self.caller.output().contains(&word) {
+            if Instant::now() > deadline || self.caller.has_ended() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
+    /// It has what it had, and nothing else: no mount, no frozen group, no namespace, no rule was left behind.
+    fn nothing_is_left(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let now = self.engine.belongings(&self.id);
+            if now == self.belongings {
+                return;
+            }
+            let more: Vec<_> = now.iter().filter(|thing| !self.belongings.contains(thing)).collect();
+            let less: Vec<_> = self.belongings.iter().filter(|thing| !now.contains(thing)).collect();
+            assert!(
+                Instant::now() < deadline,
+                "left behind: {more:#?}; missing: {less:#?}\n{}",
+                self.engine.log_tail()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     fn log(&self) -> Vec<u64> {
@@ -168,13 +239,14 @@ impl<'a> Subject<'a> {
             self.last = (asleep, counted);
         }
         let counted = self.log().last().copied().unwrap_or(0);
+        let init: i32 = engine.inspect("c1", "{{.State.Pid}}").parse().expect("a pid");
         let command = match deed {
             Deed::Sleep => format!("docker checkpoint create c1 {name}"),
             Deed::Snapshot => format!("docker checkpoint create --leave-running c1 {name}"),
             Deed::Wake => format!("docker start --checkpoint {} c1", self.last.0),
         };
         let mut deed_done = engine.background("deed", &command);
-        let found = self.find(victim, &mut || deed_done.has_ended());
+        let found = self.find(victim, deed, init, &mut || deed_done.has_ended());
         if let Some(pid) = found {
             std::thread::sleep(moment); // the moments are the test
             match victim {
@@ -208,7 +280,9 @@ impl<'a> Subject<'a> {
         // What became of it is known at once, but for an end that is on its way.
         let runs = self.stands();
         let outcome = match (runs, deed) {
-            (true, Deed::Sleep) if there.contains(&name) => panic!("{name} is whole, and the container runs on"),
+            (true, Deed::Sleep) if there.contains(&name) => {
+                panic!("{name} is whole, and the container runs on\n{}", engine.log_tail())
+            }
             (true, _) => {
                 self.goes_on(counted);
                 format!("{answered}, runs on")
@@ -219,8 +293,33 @@ impl<'a> Subject<'a> {
             (false, _) if victim == Victim::Shim => {
                 format!("{answered}, ended with its shim, woken from {}", self.wake())
             }
+            // CRIU lets a process do system calls for it, one by one. If it is killed just then, the kernel lets go of the
+            // process in the middle of one that is followed by a breakpoint, and that is its end.
+            (false, _) if victim == Victim::Criu && engine.inspect("c1", "{{.State.ExitCode}}") == "133" => {
+                format!("{answered}, ended with CRIU, woken from {}", self.wake())
+            }
+            (false, _) if victim == Victim::Container => format!("{answered}, ended, woken from {}", self.wake()),
             (false, _) => panic!("neither does it run nor was it put to sleep: {}", engine.log_tail()),
         };
+        self.nothing_is_left();
+        // Whoever is connected is answered by one process, whoever comes later by another.
+        let listens = || engine.ok("docker top c1 -o pid,args").contains("nc -ll");
+        let answered = self.is_answered() && (victim != Victim::Criu || listens());
+        // The same of a process that is not the first one.
+        let outcome = match answered || victim != Victim::Criu || deed == Deed::Wake || outcome.contains("woken") {
+            true => outcome,
+            false => {
+                engine.ok("docker kill c1");
+                engine.wait_for_state("c1", "exited");
+                format!("{outcome} without a process, woken from {}", self.wake())
+            }
+        };
+        // Whoever went on has lost nobody. One that was woken as it was before may have said or heard more than it knows.
+        assert!(answered || outcome.contains("woken"), "{outcome}, and whoever is connected is not answered");
+        if !answered {
+            self.caller = Self::call(engine, self.calls);
+            assert!(self.is_answered(), "{outcome}, and does not answer a newcomer\n{}", engine.log_tail());
+        }
         for old in there.iter().filter(|old| **old != self.last.0 && *old != "base") {
             engine.ok(&format!("docker checkpoint rm c1 {old}"));
         }
@@ -243,7 +342,7 @@ impl<'a> Subject<'a> {
     }
 
     /// The victim, once it is at work; `None` if the deed was done before it was seen.
-    fn find(&self, victim: Victim, done: &mut dyn FnMut() -> bool) -> Option<Pid> {
+    fn find(&self, victim: Victim, deed: Deed, init: i32, done: &mut dyn FnMut() -> bool) -> Option<Pid> {
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
             let found = match victim {
@@ -252,6 +351,12 @@ impl<'a> Subject<'a> {
                 Victim::Shim => self.processes().find(|(_, command)| is_shim(command)).map(|p| p.0),
                 Victim::Runtime => self.processes().find(|(_, command)| is_runtime(command)).map(|p| p.0),
                 Victim::Criu => criu(self.engine.home()).into_iter().next(),
+                // Once CRIU is at it.
+                Victim::Container if deed != Deed::Wake => {
+                    criu(self.engine.home()).first().map(|_| Pid::from_raw(init))
+                }
+                // There is only what is becoming a container.
+                Victim::Container => criu(self.engine.home()).into_iter().next(),
             };
             if found.is_some() {
                 return found;

@@ -1,8 +1,11 @@
 //! Lazy wake through the docker command line: it runs before its memory is there, gets all of it, and never goes on without.
 
 use std::fs;
+use std::time::Duration;
 
 use e2e::{Engine, eventually};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Holds a large variable, counts, and looks at every letter of it now and then.
 const SCRIPT: &str = "x=$(head -c 8388608 /dev/zero | tr \"\\000\" a); n=0; while :; do n=$((n+1)); echo $n; \
@@ -64,4 +67,74 @@ fn a_small_one_waits_for_its_memory() {
     counts_on(&engine);
     assert_eq!(later_bytes(&engine), 0);
     looks(&engine);
+}
+
+/// The two processes of the page daemon, as long as they are there; the one who watches first.
+fn page_daemon(engine: &Engine) -> Vec<Pid> {
+    let home = engine.home().to_string_lossy().into_owned();
+    let is_ours = |pid: &i32| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).into_owned();
+        words.contains("feed-pages") && words.contains(&home)
+    };
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let mut pids: Vec<i32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    pids.retain(is_ours);
+    pids.sort_unstable();
+    pids.into_iter().map(Pid::from_raw).collect()
+}
+
+/// To processes that may have ended.
+fn send(pids: &[Pid], signal: Signal) {
+    for pid in pids {
+        let _ = kill(*pid, signal);
+    }
+}
+
+#[test]
+fn the_end_of_its_page_daemon_is_its_end_and_that_is_told() {
+    let engine = Engine::start();
+    let began = engine.ok("date +%s.%N");
+    let script =
+        "x=$(head -c 50331648 /dev/zero | tr \"\\000\" a); n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done";
+    engine.ok(&format!("docker run -d --name c1 --label dormouse.checkpoint.lazy=true busybox sh -c '{script}'"));
+    counts_on(&engine);
+    engine.ok("docker checkpoint create c1 nap");
+    // Its memory may be there before anybody has seen that it was missing.
+    let daemon = (0..20).find_map(|attempt| {
+        let mut start = engine.background(&format!("start{attempt}"), "docker start --checkpoint nap c1");
+        let mut pids = Vec::new();
+        while pids.len() < 2 && !start.has_ended() {
+            pids = page_daemon(&engine);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(start.ends(), 0, "{}", engine.log_tail());
+        send(&pids, Signal::SIGSTOP);
+        // Nobody that has ended is stopped by a signal.
+        if pids.len() == 2 && pids == page_daemon(&engine) {
+            return Some(pids);
+        }
+        engine.ok("docker kill c1");
+        engine.wait_for_state("c1", "exited");
+        None
+    });
+    let daemon = daemon.expect("the page daemon was always faster");
+    kill(daemon[1], Signal::SIGKILL).unwrap();
+    send(&daemon, Signal::SIGCONT);
+    engine.wait_for_state("c1", "exited");
+    let why = "its page daemon was killed by signal 9 before all of its memory was loaded";
+    let error = engine.inspect("c1", "{{.State.Error}}");
+    assert!(error.contains(why), "{error}");
+    assert_eq!(engine.inspect("c1", "{{.State.ExitCode}}"), "137");
+    let told = engine.ok(&format!(
+        "docker events --since {began} --until $(date +%s.%N) --filter type=container --filter event=die \
+         --format '{{{{.Actor.Attributes.error}}}}' | tail -n 1"
+    ));
+    assert!(told.contains(why), "{told}");
+    // Nothing is lost: it wakes again, and then nothing is wrong with it.
+    engine.ok("docker start --checkpoint nap c1");
+    assert_eq!(engine.inspect("c1", "{{.State.Error}}"), "");
+    engine.ok("docker exec c1 true");
+    engine.ok("docker stop -t 0 c1");
+    assert_eq!(engine.inspect("c1", "{{.State.Error}}"), "");
 }

@@ -118,3 +118,24 @@ fn without_criu_it_is_said_at_boot_and_on_use() {
     assert_eq!(engine.inspect("c1", "{{.State.Running}}"), "true");
     assert_eq!(engine.ok("docker checkpoint ls c1 | tail -n +2"), "");
 }
+
+#[test]
+fn with_a_criu_that_is_too_old_it_is_said_at_boot_and_on_use() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("make a folder");
+    let old = folder.path().join("criu");
+    std::fs::write(&old, "#!/bin/sh\necho Version: 3.17.1\n").expect("write a script");
+    std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o755)).expect("make it executable");
+    let engine = Engine::with().env("DORMOUSE_CRIU", &old.to_string_lossy()).start();
+    let counter = Counter::run(&engine, "c1", "");
+    e2e::eventually("info warns", || {
+        let said = engine.run("docker info 2>&1");
+        (said.out().contains("is 3.17.1") && said.out().contains("scripts/install-criu")).then_some(())
+    });
+    assert!(engine.log().contains("checkpoints need CRIU 4"), "{}", engine.log_tail());
+    assert_eq!(codes(&preflight(&engine, "c1")), ["criu"]);
+    let done = engine.fails("docker checkpoint create c1 nap");
+    done.tells("checkpoints need CRIU 4").tells("is 3.17.1").tells("run scripts/install-criu");
+    assert_eq!(engine.ok("docker checkpoint ls c1 | tail -n +2"), "");
+    counter.goes_on();
+}

@@ -171,6 +171,29 @@ fn connections_on_a_created_network() {
 }
 
 #[test]
+fn connections_within_the_container() {
+    let engine = Engine::start();
+    let script = "nc -ll -p 7 -e cat & until netstat -ltn | grep -q :7; do sleep 0.05; done; \
+                  (n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done) | nc 127.0.0.1 7";
+    engine.ok(&format!("docker run -d --name c1 busybox sh -c '{script}'"));
+    let echoed = |more_than: usize| {
+        eventually("what goes through the connection comes back", || {
+            let log = engine.ok("docker logs c1");
+            let numbers: Vec<u64> = log.lines().map(|line| line.trim().parse().expect("a number")).collect();
+            assert!(numbers.iter().zip(1..).all(|(is, should)| *is == should), "{numbers:?}");
+            (numbers.len() > more_than).then_some(numbers.len())
+        })
+    };
+    let mut heard = echoed(3);
+    for round in 0..2 {
+        engine.ok(&format!("docker checkpoint create c1 nap{round} && docker start --checkpoint nap{round} c1"));
+        heard = echoed(heard + 3);
+    }
+    engine.ok("docker checkpoint create --leave-running c1 copy");
+    echoed(heard + 3);
+}
+
+#[test]
 fn the_restart_policy_holds_for_one_that_woke() {
     let engine = Engine::start();
     let counter = Counter::run(&engine, "c1", "--restart on-failure:3");
@@ -218,6 +241,15 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
         engine.wait_for_state(name, "running");
         engine.ok(&format!("docker rm -f {name}"));
     }
+    // Volumes whose files are gone, and back: a start would make them anew and empty.
+    engine.ok(&format!("docker run -d --name c2 -v data:/data busybox sh -c '{COUNT_SCRIPT}'"));
+    engine.ok("docker checkpoint create c2 own");
+    let volume = engine.data_root().join("volumes/data/_data");
+    fs::remove_dir(&volume).expect("remove a folder");
+    engine.fails("docker start --checkpoint own c2").says("data").says("missing");
+    assert_eq!(engine.inspect("c2", "{{.State.Status}}"), "exited");
+    fs::create_dir(&volume).expect("create a folder");
+    engine.ok("docker start --checkpoint own c2 && docker rm -f c2");
     // A bind mount's source that is gone, and back.
     fs::remove_dir(&source).expect("remove a folder");
     engine.fails("docker start --checkpoint own c1").says("source");

@@ -79,7 +79,7 @@ pub struct Engine {
     environment: Vec<(String, String)>,
     image: bool,
     dockerd: Mutex<Option<Child>>,
-    sandbox: Sandbox,
+    pub(crate) sandbox: Sandbox,
 }
 
 impl Engine {
@@ -450,8 +450,13 @@ impl Background {
 
     /// Writes to its standard input.
     pub fn types(&mut self, text: &str) {
+        assert!(self.hears(text), "it does not read its standard input any more");
+    }
+
+    /// The same of one that may have ended; whether it has not.
+    pub fn hears(&mut self, text: &str) -> bool {
         use std::io::Write;
-        self.child.stdin.as_mut().expect("standard input is open").write_all(text.as_bytes()).expect("write");
+        self.child.stdin.as_mut().expect("standard input is open").write_all(text.as_bytes()).is_ok()
     }
 
     /// Closes its standard input.

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod archives;
+mod belongings;
 mod command;
 mod connection;
 mod counter;

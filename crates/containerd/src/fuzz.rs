@@ -43,6 +43,7 @@ pub fn journal(data: &[u8], dir: &Path) -> io::Result<()> {
         timestamp: chrono::DateTime::UNIX_EPOCH,
         pid: "init".into(),
         status: 3,
+        reason: "r".into(),
     };
     journal.append(&more)?;
     events.push(more);

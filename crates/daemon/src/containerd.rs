@@ -42,6 +42,8 @@ pub enum EventKind {
         process: String,
         /// Its status.
         status: u32,
+        /// Why the container was ended, when neither its program nor a client did it; else empty.
+        reason: String,
     },
     /// The kernel killed for want of memory.
     Oom,
@@ -311,7 +313,7 @@ fn translate(event: types::Event) -> Event {
         .and_then(|t| Utc.timestamp_opt(t.seconds, u32::try_from(t.nanos).unwrap_or(0)).single())
         .unwrap_or_else(Utc::now);
     let kind = match event.r#type.as_str() {
-        "exit" => EventKind::Exit { process: event.pid, status: event.status },
+        "exit" => EventKind::Exit { process: event.pid, status: event.status, reason: event.reason },
         "oom" => EventKind::Oom,
         _ => EventKind::Other,
     };

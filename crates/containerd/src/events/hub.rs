@@ -73,9 +73,14 @@ impl Hub {
 
     /// Records that something happened and tells everyone.
     pub fn publish(&self, kind: EventKind, id: &str, pid: &str, status: u32) {
+        self.publish_end(kind, id, pid, status, String::new());
+    }
+
+    /// The same of an end that has a reason outside of the container.
+    pub fn publish_end(&self, kind: EventKind, id: &str, pid: &str, status: u32, reason: String) {
         let mut inner = self.lock();
         let timestamp = inner.tick();
-        let event = Arc::new(Event { id: id.to_owned(), kind, timestamp, pid: pid.to_owned(), status });
+        let event = Arc::new(Event { id: id.to_owned(), kind, timestamp, pid: pid.to_owned(), status, reason });
         inner.remember(&event);
         inner.subscribers.retain(|subscriber| subscriber.offer(&event));
     }

@@ -132,7 +132,14 @@ mod tests {
 
     fn event(n: i64) -> Event {
         let timestamp: DateTime<Utc> = DateTime::from_timestamp_nanos(n);
-        Event { id: format!("c{n}"), kind: EventKind::Exit, timestamp, pid: "init".into(), status: 3 }
+        Event {
+            id: format!("c{n}"),
+            kind: EventKind::Exit,
+            timestamp,
+            pid: "init".into(),
+            status: 3,
+            reason: String::new(),
+        }
     }
 
     #[test]

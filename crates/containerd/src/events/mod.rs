@@ -64,6 +64,9 @@ pub struct Event {
     /// The exit status.
     #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "status")]
     pub status: u32,
+    /// Why a container was ended, when neither its program nor a client did it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 fn is_zero(status: &u32) -> bool {
@@ -83,6 +86,7 @@ impl From<&Event> for containerd_api::types::Event {
             id: event.id.clone(),
             status: event.status,
             pid: event.pid.clone(),
+            reason: event.reason.clone(),
             timestamp: Some(crate::time::to_proto(event.timestamp)),
         }
     }

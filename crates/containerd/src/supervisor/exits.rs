@@ -35,6 +35,8 @@ const SETTLE_PATIENCE: Duration = Duration::from_secs(20);
 pub const UNKNOWN_STATUS: u32 = 255;
 /// The status of a process that was killed.
 const KILLED_STATUS: u32 = 137;
+/// Why a container without a shim was ended.
+const SHIM_DIED: &str = "the container was killed: its docker-containerd-shim has died";
 
 /// A container of which nothing is left but its exits to announce.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub struct Ended {
     pub retired: Option<ContainerDir>,
     /// Exit statuses by process, as far as they are known.
     pub statuses: HashMap<String, u32>,
+    /// Why it was ended, when neither its program nor a client did it; else empty.
+    pub reason: String,
 }
 
 /// How the supervisor learned of the end.
@@ -70,9 +74,14 @@ pub async fn finish(shared: &Arc<Shared>, container: &Arc<Container>, processes:
             statuses = kill_orphan(container, &processes).await;
         }
     }
-    if let Some(reason) = runtimes_reason(&container.dir.process(INIT)) {
+    let said = runtimes_reason(&container.dir.process(INIT));
+    if let Some(reason) = &said {
         warn!(id = container.id(), reason, "the runtime has ended a container");
     }
+    let reason = said.unwrap_or_else(|| match cause {
+        Cause::Reported => String::new(),
+        Cause::Orphaned => SHIM_DIED.to_owned(),
+    });
     for process in processes {
         if let Some(status) = container.dir.process(&process).exit_status() {
             statuses.entry(process).or_insert(status);
@@ -86,12 +95,12 @@ pub async fn finish(shared: &Arc<Shared>, container: &Arc<Container>, processes:
             None
         }
     };
-    Ended { retired, statuses }
+    Ended { retired, statuses, reason }
 }
 
 /// What the runtime said in the log of a start that went well: it has ended the container later, and why. (A page daemon
 /// that could not go on has.)
-fn runtimes_reason(init: &ProcessDir) -> Option<String> {
+pub fn runtimes_reason(init: &ProcessDir) -> Option<String> {
     #[derive(Deserialize)]
     struct Line {
         level: String,

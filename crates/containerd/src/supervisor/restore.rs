@@ -212,7 +212,8 @@ fn announce_gone_process(shared: &Shared, id: &str, pid: &str, dir: &ProcessDir)
     let started = pid == INIT || dir.is_announced() || happened(EventKind::StartProcess);
     if started && !happened(EventKind::Exit) {
         let (status, _) = exits::orphan_status(dir);
-        shared.hub.publish(EventKind::Exit, id, pid, status);
+        let reason = exits::runtimes_reason(dir).unwrap_or_default();
+        shared.hub.publish_end(EventKind::Exit, id, pid, status, reason);
     }
 }
 

@@ -20,8 +20,14 @@ impl CheckpointBackend for Daemon {
     async fn create(&self, container: &str, request: CheckpointCreateRequest) -> Result<CheckpointTiming> {
         let CheckpointCreateRequest { checkpoint_id, checkpoint_dir, exit } = request;
         let work = move |daemon: std::sync::Arc<Self>, name: String| async move {
-            let dir = Some(Path::new(&checkpoint_dir)).filter(|d| !d.as_os_str().is_empty());
-            daemon.checkpoint_create(&name, &checkpoint_id, dir, exit).await
+            let asked = format!("{checkpoint_id} of {name}");
+            // In a task of its own: the job is told to stop at shutdown, but a dump goes on without whoever asked for it,
+            // and what it writes must not be taken away.
+            let making = detached(daemon.clone(), &name, |daemon, name| async move {
+                let dir = Some(Path::new(&checkpoint_dir)).filter(|d| !d.as_os_str().is_empty());
+                daemon.checkpoint_create(&name, &checkpoint_id, dir, exit).await
+            });
+            daemon.job("checkpoint", &asked, making).await
         };
         Ok(show_timing(&detached(self.arc(), container, work).await?))
     }

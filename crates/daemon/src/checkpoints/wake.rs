@@ -76,6 +76,13 @@ impl Daemon {
         if let Some((path, destination)) = gone {
             return Some(format!("the source {} of its mount {destination} is missing", path.display()));
         }
+        let gone = record.mounts.iter().find_map(|mount| match &mount.source {
+            Source::Volume { name, .. } if !self.volumes.mountpoint(name).exists() => Some((name, &mount.destination)),
+            _ => None,
+        });
+        if let Some((name, destination)) = gone {
+            return Some(format!("the volume {name} of its mount {destination} is missing"));
+        }
         HostFacts::here().obstacle(&manifest.host)
     }
 

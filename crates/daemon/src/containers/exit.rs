@@ -20,13 +20,15 @@ impl Daemon {
     pub(crate) async fn follow_containerd(self: Arc<Self>, mut events: tokio::sync::mpsc::Receiver<Event>) {
         while let Some(event) = events.recv().await {
             match event.kind {
-                EventKind::Exit { process, status } if process == INIT => {
+                EventKind::Exit { process, status, reason } if process == INIT => {
                     if let Some(container) = self.containers.by_id(&event.id) {
                         let daemon = self.clone();
-                        tokio::spawn(async move { daemon.init_exited(&container, status.into(), event.at).await });
+                        tokio::spawn(
+                            async move { daemon.init_exited(&container, status.into(), event.at, reason).await },
+                        );
                     }
                 }
-                EventKind::Exit { process, status } => self.exec_exited(&event.id, &process, status.into()),
+                EventKind::Exit { process, status, .. } => self.exec_exited(&event.id, &process, status.into()),
                 EventKind::Oom => {
                     if let Some(container) = self.containers.by_id(&event.id) {
                         if let Ok(record) = container.change(|r| {
@@ -43,7 +45,13 @@ impl Daemon {
     }
 
     /// A container's first process ended.
-    pub(crate) async fn init_exited(self: &Arc<Self>, container: &Arc<Container>, exit_code: i64, at: DateTime<Utc>) {
+    pub(crate) async fn init_exited(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        exit_code: i64,
+        at: DateTime<Utc>,
+        reason: String,
+    ) {
         let _op = container.op.lock().await;
         let before = container.record();
         // Told twice (replayed after a reconnect), or of a run before this one.
@@ -72,7 +80,7 @@ impl Daemon {
                 before.restart_count,
             );
         let changed = container.change(|r| {
-            r.state = r.state.exited(exit_code, at, again);
+            r.state = r.state.exited(exit_code, at, again, reason.clone());
             r.exits += 1;
             Ok(())
         });
@@ -89,11 +97,11 @@ impl Daemon {
         self.clean_up(&record).await;
         self.attachment_events(&record, "disconnect", "unmount");
         let ran = before.state.started_at().map_or(Duration::ZERO, |s| (at - s).to_std().unwrap_or_default());
-        self.container_event(
-            &record,
-            "die",
-            &[("exitCode", exit_code.to_string()), ("execDuration", ran.as_secs().to_string())],
-        );
+        let mut told = vec![("exitCode", exit_code.to_string()), ("execDuration", ran.as_secs().to_string())];
+        if !reason.is_empty() {
+            told.push(("error", reason));
+        }
+        self.container_event(&record, "die", &told);
 
         if again {
             self.restart_later(container, ran);

@@ -52,8 +52,8 @@ impl Daemon {
             let record = container.record();
             // What it wrote last is still in the FIFOs, or in the hands of its shim.
             self.connect_output(&container);
-            let (status, at) = self.last_exit(&record).await;
-            self.init_exited(&container, status, at).await;
+            let (status, at, reason) = self.last_exit(&record).await;
+            self.init_exited(&container, status, at, reason).await;
         }
         self.sweep(&live).await;
         tokio::spawn(self.clone().follow_containerd(events));
@@ -107,17 +107,17 @@ impl Daemon {
     }
 
     /// How and when a container ended, as far as docker-containerd remembers; 255 when it does not.
-    async fn last_exit(&self, record: &Record) -> (i64, chrono::DateTime<Utc>) {
+    async fn last_exit(&self, record: &Record) -> (i64, chrono::DateTime<Utc>, String) {
         let since = record.state.started_at().unwrap_or(record.created);
         let events = self.containerd.past_events(&record.id, since).await.unwrap_or_else(|e| {
             tracing::warn!("asking how {} ended: {e}", record.short_id());
             Vec::new()
         });
         let exit = events.into_iter().rev().find_map(|e| match e.kind {
-            EventKind::Exit { process, status } if process == INIT => Some((i64::from(status), e.at)),
+            EventKind::Exit { process, status, reason } if process == INIT => Some((i64::from(status), e.at, reason)),
             _ => None,
         });
-        exit.unwrap_or((255, Utc::now()))
+        exit.unwrap_or((255, Utc::now(), String::new()))
     }
 
     /// Ends containers that docker-containerd runs and no record says are running: the start was cut short.

@@ -62,7 +62,7 @@ pub struct Exited {
     pub finished_at: Option<DateTime<Utc>>,
     /// It was killed for want of memory.
     pub oom_killed: bool,
-    /// Why the last start failed, if it did.
+    /// Why the last start failed, or why the container was ended, when neither it nor a client did it.
     pub error: String,
 }
 
@@ -168,9 +168,9 @@ impl State {
         }
     }
 
-    /// Its process ended.
-    pub fn exited(&self, exit_code: i64, at: DateTime<Utc>, restarting: bool) -> Self {
-        let exited = Exited { exit_code, finished_at: Some(at), error: String::new(), ..self.past() };
+    /// Its process ended; `error` says why, when neither it nor a client did it.
+    pub fn exited(&self, exit_code: i64, at: DateTime<Utc>, restarting: bool, error: String) -> Self {
+        let exited = Exited { exit_code, finished_at: Some(at), error, ..self.past() };
         if restarting { Self::Restarting(exited) } else { Self::Exited(exited) }
     }
 
@@ -244,7 +244,7 @@ mod tests {
         assert!(matches!(running.started(8, Utc::now()), Err(Error::NotModified(_))));
         let paused = running.paused("x").unwrap();
         assert!(paused.paused("x").is_err() && paused.check_start().is_err() && paused.removing("x").is_err());
-        let again = paused.unpaused("x").unwrap().oom().exited(137, Utc::now(), true);
+        let again = paused.unpaused("x").unwrap().oom().exited(137, Utc::now(), true, String::new());
         assert_eq!((again.status(), again.exit_code(), again.is_active()), ("restarting", 137, true));
         let State::Exited(e) = again.restart_given_up() else { panic!() };
         assert!(e.oom_killed && e.started_at.is_some());

@@ -166,8 +166,10 @@ impl Shim {
         self.log.error(&format!("{} failed: {}", if restored { "restore" } else { "create" }, failure.message));
         // The other container of that name is not ours to remove.
         let is_anothers = failure.message.contains("already exists") || failure.message.contains("already in use");
+        // A runtime that was killed has said nothing, and may have left processes.
+        let forced = failure.origin == Origin::ExitStatus;
         if !is_anothers {
-            if let Ok((pid, capture)) = self.call_delete(false) {
+            if let Ok((pid, capture)) = self.call_delete(forced) {
                 return self.add_job(JobKind::CleanUp(failure), pid, Some(capture), asked);
             }
         }

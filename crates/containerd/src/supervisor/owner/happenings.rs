@@ -159,7 +159,7 @@ impl Owner {
         }
         let status = exits::init_status(&ended, reported);
         info!(id = %key.id, status, "container ended");
-        shared.hub.publish(EventKind::Exit, &key.id, INIT, status);
+        shared.hub.publish_end(EventKind::Exit, &key.id, INIT, status, ended.reason);
         if let Some(retired) = ended.retired {
             remove_later(move || retired.remove());
         }
