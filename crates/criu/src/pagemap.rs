@@ -79,6 +79,8 @@ pub struct Pagemap {
     pub file_bytes: u64,
     /// Some of the pages lie in another checkpoint.
     pub has_parent: bool,
+    /// Some of the pages were left with a page server (`checkpoint --lazy-pages`).
+    pub elsewhere: bool,
 }
 
 impl Pagemap {
@@ -155,6 +157,7 @@ fn parse(mut text: &[u8]) -> std::result::Result<Pagemap, &'static str> {
         last_end = end;
         let flags = entry.flags.unwrap_or(if entry.in_parent == Some(true) { IN_PARENT } else { PRESENT });
         map.has_parent |= flags & IN_PARENT != 0;
+        map.elsewhere |= flags & (LAZY | PRESENT | IN_PARENT) == LAZY;
         if flags & PRESENT == 0 {
             continue;
         }

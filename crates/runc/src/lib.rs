@@ -14,9 +14,11 @@ pub mod hooks;
 pub mod launch;
 pub mod lazy;
 pub mod logging;
+pub mod rootfs;
 pub mod seal;
 pub mod spec;
 pub mod state;
 mod sys;
+pub mod validate;
 
 pub use error::{Error, Result};

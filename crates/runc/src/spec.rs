@@ -13,6 +13,7 @@ use serde_json::Value;
 use tracing::warn;
 
 use crate::error::{Doing, Error, Result};
+use crate::validate;
 
 /// No configuration is larger.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -37,7 +38,9 @@ pub fn load_process(path: &Path) -> Result<Process> {
     fit_process(&mut value);
     let process: Process =
         serde_json::from_value(value).map_err(|err| Error::Spec { path: path.to_owned(), reason: err.to_string() })?;
-    check_process(&process).map_err(|reason| Error::Spec { path: path.to_owned(), reason })?;
+    check_process(&process)
+        .and_then(|()| validate::check_process(&process))
+        .map_err(|reason| Error::Spec { path: path.to_owned(), reason })?;
     Ok(process)
 }
 
@@ -75,15 +78,11 @@ fn check(spec: &Spec) -> std::result::Result<(), String> {
             return Err(format!("duplicated namespace {:?}", namespace.typ()));
         }
     }
-    let offsets = spec.linux().as_ref().and_then(|linux| linux.time_offsets().as_ref());
-    if offsets.is_some_and(|offsets| !offsets.is_empty()) && !seen.contains("Time") {
-        return Err("time namespace offsets require a time namespace".into());
-    }
     let private = seen.contains("Mount");
     if !private {
         return Err("a mount namespace is needed".into());
     }
-    Ok(())
+    validate::check(spec)
 }
 
 fn check_process(process: &Process) -> std::result::Result<(), String> {

@@ -136,6 +136,24 @@ pub fn read_only_mount_of(path: &CStr) -> io::Result<OwnedFd> {
 
 /// Adds attributes (`MOUNT_ATTR_…`) to the mount behind a descriptor.
 pub fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> io::Result<()> {
+    change_mount(mount, &MountChange { set: attributes, ..MountChange::default() }, false)
+}
+
+/// What is to change about a mount.
+#[derive(Debug, Default)]
+pub struct MountChange<'a> {
+    /// `MOUNT_ATTR_*` to set.
+    pub set: u64,
+    /// `MOUNT_ATTR_*` to clear; it is done first.
+    pub clear: u64,
+    /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE` or `MS_UNBINDABLE`; 0 leaves it.
+    pub propagation: u64,
+    /// The user namespace that maps owners, for `MOUNT_ATTR_IDMAP`.
+    pub users: Option<BorrowedFd<'a>>,
+}
+
+/// Changes the mount behind a descriptor; with those below it, if it is `recursive`.
+pub fn change_mount(mount: BorrowedFd<'_>, change: &MountChange<'_>, recursive: bool) -> io::Result<()> {
     #[repr(C)]
     struct MountAttr {
         set: u64,
@@ -143,14 +161,20 @@ pub fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> io::Resul
         propagation: u64,
         userns_fd: u64,
     }
-    let attr = MountAttr { set: attributes, clear: 0, propagation: 0, userns_fd: 0 };
-    // SAFETY: the structure is the kernel's, of the size given, and lives through the call.
+    let attr = MountAttr {
+        set: change.set,
+        clear: change.clear,
+        propagation: change.propagation,
+        userns_fd: change.users.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned())),
+    };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the structure is the kernel's, of the size given, and lives through the call, as the descriptors do.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            flags,
             &attr as *const MountAttr,
             std::mem::size_of::<MountAttr>(),
         )

@@ -12,6 +12,7 @@ use libcontainer::oci_spec::runtime::{Mount, Spec};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::error::{Doing, Error, Result};
+use crate::rootfs::options::Options;
 use crate::state::Record;
 
 /// Where each mount that comes from outside lies, and what is to be bound there.
@@ -23,6 +24,13 @@ pub fn of(spec: &Spec, record: &Record) -> Result<External> {
         .doing(|| format!("open {}", record.rootfs.display()))?;
     let mut list = External::new();
     for mount in spec.mounts().iter().flatten() {
+        // CRIU would bind it again with the owners as they are on the disk.
+        if Options::of(mount)?.id_mapped.is_some() {
+            return Err(Error::NotImplemented(format!(
+                "checkpoint and restore with an id-mapped mount ({})",
+                mount.destination().display()
+            )));
+        }
         if is_bind(mount) {
             list.insert(inside(&root, mount.destination()), bind_source(mount, record));
         } else if mount.typ().as_deref() == Some("cgroup") && !has_cgroup_namespace(spec) {
@@ -139,7 +147,7 @@ pub(super) fn has_cgroup_namespace(spec: &Spec) -> bool {
     crate::launch::namespaces::Namespaces::of(spec).has_new(libc::CLONE_NEWCGROUP)
 }
 
-/// The hierarchies as libcontainer binds them: under the name of their mount.
+/// The hierarchies as they are bound: under the name of their mount.
 fn cgroup_binds(record: &Record) -> Vec<(String, PathBuf)> {
     let Ok(cgroups) = crate::cgroup::Cgroups::at(&record.cgroup_path) else { return Vec::new() };
     cgroups

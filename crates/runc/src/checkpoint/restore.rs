@@ -90,20 +90,27 @@ pub fn restore(root: &Path, id: &str, spec: &Spec, request: Request<'_>) -> Resu
     if request.lazy_pages {
         options.lazy = Lazy::Always;
     }
-    let later_bytes = match lazy::choose(request.image, options.lazy)? {
-        Choice::Lazy(bytes) => bytes,
-        Choice::Eager => 0,
+    let choice = match request.lazy_pages && lazy::is_served(request.work) {
+        true => Choice::Elsewhere,
+        false => lazy::choose(request.image, options.lazy)?,
+    };
+    let later_bytes = match &choice {
+        Choice::Lazy(bytes) => *bytes,
+        Choice::Eager | Choice::Elsewhere => 0,
         Choice::Impossible(why) => {
             tracing::info!("all memory is read before the container runs: {why}");
             0
         }
     };
     fs::create_dir_all(request.work).doing(|| format!("create {}", request.work.display()))?;
+    if choice == Choice::Elsewhere {
+        lazy::wait_until_served(request.work)?;
+    }
     let mut container = Container::make(root, record(id, request.bundle, spec)?, spec)?;
     let image = request.image.to_owned();
     let work = request.work.to_owned();
     let result = make_mask_directory(&mut container)
-        .and_then(|()| wake(&mut container, spec, &program, &options, later_bytes, request));
+        .and_then(|()| wake(&mut container, spec, &program, &options, &choice, request));
     // It lies in our own mount namespace; gone it must be before the directory is touched.
     let _ = umount2(&container.dir.join(CRIU_ROOT), MntFlags::MNT_DETACH);
     let _ = fs::remove_dir(container.dir.join(CRIU_ROOT));
@@ -124,13 +131,13 @@ fn wake(
     spec: &Spec,
     program: &Program,
     chosen: &Options,
-    later_bytes: u64,
+    choice: &Choice,
     mut request: Request<'_>,
 ) -> Result<()> {
     // First, because it takes its time to come up; and before this process has a mount namespace of its own.
-    let page_daemon = match later_bytes {
-        0 => None,
-        bytes => Some(lazy::start(container, request.image, request.work, request.log.as_ref(), bytes)?),
+    let page_daemon = match *choice {
+        Choice::Lazy(bytes) => Some(lazy::start(container, request.image, request.work, request.log.as_ref(), bytes)?),
+        _ => None,
     };
     let cgroups = container.cgroups()?;
     cgroups.create()?;
@@ -142,7 +149,7 @@ fn wake(
     early.set_pids(None);
     cgroups.apply(&early)?;
 
-    let mut options = base_options(chosen, &request, page_daemon.is_some());
+    let mut options = base_options(chosen, &request, matches!(choice, Choice::Lazy(_) | Choice::Elsewhere));
     let image = open_dir(request.image)?;
     let work = open_dir(request.work)?;
     options.images_dir_fd = image.as_raw_fd();

@@ -15,6 +15,7 @@ use super::sync::{Channel, Message};
 use super::{Preserved, attributes, console, devices, init, wait};
 use crate::cgroup::{self, Cgroups};
 use crate::error::{Doing, Error, Result};
+use crate::rootfs::idmap;
 use crate::state::{Container, EXEC_FIFO, Record, Status, check_id, write_file};
 use crate::sys::Forked;
 use crate::{hooks, spec, sys};
@@ -100,7 +101,6 @@ pub fn make_mask_directory(container: &mut Container) -> Result<()> {
 /// Creates a container whose first process waits for [`start`].
 pub fn create(root: &Path, id: &str, spec: &Spec, options: Options) -> Result<Container> {
     check_id(id)?;
-    refuse_what_is_not_built(spec)?;
     match (wants_terminal(spec), options.console_socket.is_some()) {
         (true, false) => {
             return Err(Error::Invalid(
@@ -156,6 +156,7 @@ fn launch(container: &mut Container, spec: &Spec, mut options: Options) -> Resul
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let seccomp = Seccomp::of(profile, container.root())?;
     let cgroups = container.cgroups()?;
+    let early = idmap::early(spec, &container.record.bundle, &container.record.rootfs)?;
     let (ours, theirs) = Channel::pair()?;
     match namespaces.fork()? {
         Forked::Child => {
@@ -170,6 +171,7 @@ fn launch(container: &mut Container, spec: &Spec, mut options: Options) -> Resul
                 console_socket,
                 fifo,
                 preserved: Preserved::new(options.preserve_fds),
+                early,
                 no_pivot: options.no_pivot,
                 new_keyring: !options.no_new_keyring,
             }
@@ -178,6 +180,7 @@ fn launch(container: &mut Container, spec: &Spec, mut options: Options) -> Resul
         Forked::Parent(pid) => {
             drop(theirs);
             drop(console_socket);
+            drop(early);
             container.record.pid = pid;
             container.set_process(pid)?;
             container.save()?;
@@ -204,12 +207,7 @@ fn accompany(
     let pid = container.record.pid;
     let linux = spec.linux().as_ref();
     if namespaces.has_new(libc::CLONE_NEWUSER) {
-        let mappings = |list: Option<&Vec<LinuxIdMapping>>| {
-            list.into_iter()
-                .flatten()
-                .map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size()))
-                .collect::<String>()
-        };
+        let mappings = |list: Option<&Vec<LinuxIdMapping>>| list.map_or(String::new(), |list| idmap::lines(list));
         for (file, text) in [
             ("uid_map", mappings(linux.and_then(|l| l.uid_mappings().as_ref()))),
             ("gid_map", mappings(linux.and_then(|l| l.gid_mappings().as_ref()))),
@@ -271,13 +269,6 @@ fn child_failure(channel: &Channel, pid: i32) -> Option<Error> {
             Ok(Some(_)) => (),
             Ok(None) | Err(_) => return None,
         }
-    }
-}
-
-fn refuse_what_is_not_built(spec: &Spec) -> Result<()> {
-    match spec.linux().as_ref().is_some_and(|linux| linux.intel_rdt().is_some()) {
-        true => Err(Error::NotImplemented("linux.intelRdt".into())),
-        false => Ok(()),
     }
 }
 

@@ -197,11 +197,7 @@ impl Tenant<'_> {
             },
             Err(err) => err,
         };
-        let text = match &err {
-            Error::Init(text) => text.clone(),
-            other => other.to_string(),
-        };
-        let _ = self.channel.send(&Message::Failed(text));
+        let _ = self.channel.send(&Message::Failed(super::words(&err)));
         sys::exit_now(255)
     }
 

@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::Spec;
-use libcontainer::rootfs::RootFS;
 use libcontainer::syscall::syscall::create_syscall;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -19,9 +18,10 @@ use super::namespaces::Namespaces;
 use super::notify::Seccomp;
 use super::process::{self, Program};
 use super::sync::{Channel, Message};
-use super::{Preserved, attributes, cgroup_mount, console};
+use super::{Preserved, attributes, console, procfs, words};
 use crate::cgroup::Cgroups;
 use crate::error::{Doing, Error, Result};
+use crate::rootfs::{self, Plan, cgroups, idmap};
 use crate::state::{Record, Status};
 use crate::{hooks, sys};
 
@@ -36,6 +36,7 @@ pub struct Init<'a> {
     pub console_socket: Option<OwnedFd>,
     pub fifo: fs::File,
     pub preserved: Preserved,
+    pub early: idmap::Early,
     pub no_pivot: bool,
     pub new_keyring: bool,
 }
@@ -78,7 +79,7 @@ impl Init<'_> {
 
         let mounts_cgroup =
             spec.mounts().iter().flatten().any(|mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")));
-        let cgroup_mount = cgroup_mount::ours(spec, self.namespaces, self.cgroups);
+        let cgroup_mount = cgroups::last(spec, self.namespaces, self.cgroups);
         let needs_cgroup_early = (mounts_cgroup && cgroup_mount.is_none())
             || self.namespaces.has_new(libc::CLONE_NEWCGROUP)
             || self.namespaces.path(libc::CLONE_NEWCGROUP).is_some();
@@ -92,27 +93,26 @@ impl Init<'_> {
         self.name_host()?;
 
         let rootfs = &self.record.rootfs;
-        let in_user_namespace =
-            self.namespaces.has_new(libc::CLONE_NEWUSER) || self.namespaces.path(libc::CLONE_NEWUSER).is_some();
-        let rest = cgroup_mount.map(|_| cgroup_mount::without(spec));
-        RootFS::new()
-            .prepare_rootfs(
-                rest.as_ref().unwrap_or(spec),
-                rootfs,
-                in_user_namespace,
-                self.namespaces.has_new(libc::CLONE_NEWCGROUP),
-            )
-            .map_err(|err| Error::Init(format!("error mounting the root file system: {}", chain(&err))))?;
-        match cgroup_mount {
-            Some(mount) => {
-                self.channel.expect(&Message::InCgroups)?;
-                cgroup_mount::make(mount, rootfs, self.cgroups)?;
-            }
-            None if mounts_cgroup => restrict_cgroup_mounts(spec, rootfs)?,
-            None => (),
+        // runc's, whatever its caller's is.
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+        let has = |kind| self.namespaces.has_new(kind) || self.namespaces.path(kind).is_some();
+        let own_cgroup_namespace = has(libc::CLONE_NEWCGROUP);
+        rootfs::prepare(&mut Plan {
+            spec,
+            rootfs,
+            bundle: &self.record.bundle,
+            cgroups: self.cgroups,
+            own_cgroup_namespace,
+            in_user_namespace: has(libc::CLONE_NEWUSER),
+            later: cgroup_mount,
+            early: std::mem::take(&mut self.early),
+        })?;
+        if let Some(mount) = cgroup_mount {
+            self.channel.expect(&Message::InCgroups)?;
+            cgroups::make(mount, &rootfs::inside::Inside::open(rootfs)?, self.cgroups, own_cgroup_namespace)?;
         }
         for (name, value) in linux.sysctl().iter().flatten() {
-            write_sysctl(name, value)?;
+            procfs::set_sysctl(name, value)?;
         }
         if hooks::before_pivot(spec.hooks().as_ref()) {
             self.channel.send(&Message::RunHooks)?;
@@ -123,12 +123,13 @@ impl Init<'_> {
         }
         cover(rootfs, linux.readonly_paths(), linux.masked_paths(), self.record.mask_directory.as_deref())?;
         self.change_root()?;
-        RootFS::new()
-            .adjust_root_mount_propagation(linux)
-            .map_err(|err| Error::Init(format!("set the propagation of the root: {err}")))?;
+        rootfs::set_propagation(linux.rootfs_propagation().as_deref())?;
         reopen_null()?;
         if let Some(socket) = self.console_socket.take() {
             console::set_up(socket, &process, true)?;
+        }
+        if rootfs::has_read_only_dev(spec) {
+            remount_read_only(Path::new("/dev"))?;
         }
         if spec.root().as_ref().and_then(|root| root.readonly()) == Some(true) {
             remount_read_only(Path::new("/"))?;
@@ -174,7 +175,7 @@ impl Init<'_> {
     }
 
     fn name_host(&self) -> Result<()> {
-        if !self.namespaces.has_new(libc::CLONE_NEWUTS) {
+        if !self.namespaces.has_new(libc::CLONE_NEWUTS) && self.namespaces.path(libc::CLONE_NEWUTS).is_none() {
             return Ok(());
         }
         if let Some(name) = self.spec.hostname().as_deref().filter(|name| !name.is_empty()) {
@@ -206,36 +207,6 @@ impl Init<'_> {
         rustix::process::chroot(".").doing(doing)?;
         std::env::set_current_dir("/").doing(doing)
     }
-}
-
-/// The text of an error as the caller of docker-runc shall see it: without our own prefix, which the parent adds.
-fn words(err: &Error) -> String {
-    match err {
-        Error::Init(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-fn chain(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut next = err.source();
-    while let Some(source) = next {
-        let more = source.to_string();
-        if !text.ends_with(&more) {
-            text = format!("{text}: {more}");
-        }
-        next = source.source();
-    }
-    text
-}
-
-fn write_sysctl(name: &str, value: &str) -> Result<()> {
-    // runc takes both spellings: with dots, and with slashes (for interface names that hold dots).
-    let relative = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
-    if relative.split('/').any(|part| part.is_empty() || part == "..") {
-        return Err(Error::Init(format!("invalid sysctl {name:?}")));
-    }
-    fs::write(Path::new("/proc/sys").join(relative), value).doing(|| format!("write sysctl {name} = {value}"))
 }
 
 /// Makes paths below the new root read-only or hides them. Runs before the root is changed, because what they are
@@ -290,30 +261,6 @@ fn cover(
             None => {
                 mount(Some("tmpfs"), &target, Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>).doing(doing)?;
             }
-        }
-    }
-    Ok(())
-}
-
-/// libcontainer binds the v1 hierarchies without the options of the configuration's cgroup mount, which would leave the
-/// container's limits writable from inside: here they get them.
-fn restrict_cgroup_mounts(spec: &Spec, rootfs: &Path) -> Result<()> {
-    for wanted in spec.mounts().iter().flatten().filter(|mount| mount.typ().as_deref() == Some("cgroup")) {
-        let has = |name: &str| wanted.options().iter().flatten().any(|option| option == name);
-        let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RELATIME;
-        if has("ro") {
-            flags |= MsFlags::MS_RDONLY;
-        }
-        let below = rootfs.join(wanted.destination().strip_prefix("/").unwrap_or(wanted.destination()));
-        let table = fs::read_to_string("/proc/self/mountinfo").doing(|| "read /proc/self/mountinfo".into())?;
-        let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
-        // Inner ones first: below a read-only directory nothing else changes, but the order costs nothing.
-        let mut points: Vec<_> = points.filter(|point| point.starts_with(&below)).collect();
-        points.sort();
-        for point in points.iter().rev() {
-            let flags = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
-            mount(None::<&str>, point, None::<&str>, flags, None::<&str>)
-                .doing(|| format!("restrict {}", point.display()))?;
         }
     }
     Ok(())

@@ -1,14 +1,13 @@
 //! Makes the processes of containers.
 //!
-//! youki's `libcontainer` supplies what is hard to get right and the same for everybody: mounts, devices, terminals. The
-//! order of things and the processes are ours, for three reasons that its builders do not leave room for: an exec gets the
+//! youki's `libcontainer` supplies what is hard to get right and the same for everybody: terminals, seccomp notifications,
+//! network devices, hooks. The order of things, the root file system ([`crate::rootfs`]) and the processes are ours, for three reasons that its builders do not leave room for: an exec gets the
 //! container's seccomp filter as well; the configuration is made to fit the host first (limits that cannot be raised,
 //! capabilities that cannot be given); and there is *one* process between docker-runc and the container's program: none.
 //! The child is cloned straight into its namespaces, and while it mounts, the parent makes its cgroups, which is where the
 //! kernel takes its time.
 
 mod attributes;
-mod cgroup_mount;
 pub mod console;
 pub mod create;
 mod devices;
@@ -17,10 +16,19 @@ mod init;
 pub mod namespaces;
 mod notify;
 pub mod process;
+mod procfs;
 pub mod relay;
 pub mod seccomp;
 pub mod sync;
 pub mod wait;
+
+/// The text of an error as the caller of docker-runc shall see it: without our own prefix, which the parent adds.
+pub(crate) fn words(err: &crate::error::Error) -> String {
+    match err {
+        crate::error::Error::Init(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
 
 /// How many descriptors after standard error the program keeps, and what it is told of them.
 #[derive(Debug, Clone, Copy, Default)]

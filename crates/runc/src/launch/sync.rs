@@ -74,8 +74,9 @@ impl Channel {
         let length = loop {
             match rustix::net::recv(self.0.as_fd(), buffer.as_mut_slice(), RecvFlags::empty()) {
                 Ok((length, _)) => break length,
-                Err(rustix::io::Errno::INTR) => (),
-                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                // The kernel says once, before anything else, that the other end has gone without hearing all that it was
+                // told. What it said before that comes afterwards, and then the end.
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => (),
                 Err(errno) => {
                     return Err(Error::Io { what: "receive from the other process".into(), source: errno.into() });
                 }
@@ -122,7 +123,11 @@ mod tests {
         assert!(matches!(b.receive().unwrap(), Some(Message::Failed(text)) if text.len() == MAX_MESSAGE - 1));
         a.send(&Message::Listener(17)).unwrap();
         b.expect(&Message::Listener(17)).unwrap();
+        // Whoever fails has often not heard what was said meanwhile; why it failed must be heard all the same.
+        b.send(&Message::InCgroups).unwrap();
+        a.send(&Message::Failed("why".into())).unwrap();
         drop(a);
+        assert_eq!(b.receive().unwrap(), Some(Message::Failed("why".into())));
         assert_eq!(b.receive().unwrap(), None);
     }
 }

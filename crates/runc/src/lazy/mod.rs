@@ -11,7 +11,8 @@
 //!
 //! It outlives docker-runc as a child of whoever takes its orphans (the shim), is in none of the container's cgroups, ends
 //! by itself when all is loaded or the container has ended, and never leaves a container running that lacks memory.
-//! CRIU's own `lazy-pages` is not used: a kill of it goes unnoticed while the kernel fills in zeros, and an area above
+//! CRIU's own `lazy-pages` is used only where somebody has started it (its socket is in the work directory, or the memory
+//! was left with a page server), as under runc: a kill of it goes unnoticed while the kernel fills in zeros, and an area above
 //! 2 GiB overflows its buffer.
 //!
 //! The pages file is open as long as it is needed: a checkpoint may be removed while a container is still loading from it.
@@ -53,6 +54,8 @@ pub(crate) const FAILURE: &str = "lazy-failure";
 const SHARED_PART: u64 = 4;
 /// How long a checkpoint waits for the rest of the memory.
 const LOAD_PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// How long somebody else's page daemon may take to come up.
+const SERVER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the page daemon may take to notice that its container is gone.
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -81,22 +84,33 @@ pub enum Choice {
     Eager,
     /// All at once, although it was asked for otherwise; and why.
     Impossible(String),
+    /// Later, from somebody else's page daemon (`criu lazy-pages`).
+    Elsewhere,
 }
 
 /// Looks at the images and the kernel. Images that do not fit together are an error.
 pub fn choose(images: &Path, wanted: Lazy) -> Result<Choice> {
     let above = match wanted {
-        Lazy::Never => return Ok(Choice::Eager),
-        Lazy::Always => 0,
-        Lazy::Above(bytes) => bytes,
+        Lazy::Never => None,
+        Lazy::Always => Some(0),
+        Lazy::Above(bytes) => Some(bytes),
     };
     let dir = fs::File::open(images).doing(|| format!("open {}", images.display()))?;
     let mut maps = Vec::new();
     for pid in pagemap::tasks(images)? {
         let map = Pagemap::read(&dir, pid)?;
-        map.open_pages(&dir)?;
+        if !map.elsewhere && above.is_some() {
+            map.open_pages(&dir)?;
+        }
         maps.push(map);
     }
+    if maps.iter().any(|map| map.elsewhere) {
+        return match wanted {
+            Lazy::Always => Ok(Choice::Elsewhere),
+            _ => Err(Error::CannotRestore("its memory is with a page server: --lazy-pages is needed".into())),
+        };
+    }
+    let Some(above) = above else { return Ok(Choice::Eager) };
     let bytes: u64 = maps.iter().map(Pagemap::lazy_bytes).sum();
     if bytes == 0 || bytes < above {
         return Ok(Choice::Eager);
@@ -178,6 +192,36 @@ fn listen(work: &Path) -> Result<OwnedFd> {
     rustix::net::bind(&socket, &SocketAddrUnix::new(name).doing(doing)?).doing(doing)?;
     rustix::net::listen(&socket, 1).doing(doing)?;
     Ok(socket)
+}
+
+/// Whether somebody else's page daemon serves this work directory.
+pub fn is_served(work: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    fs::symlink_metadata(work.join(SOCKET)).is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+/// Waits until it does: whoever starts it and then restores cannot know when it is ready.
+pub fn wait_until_served(work: &Path) -> Result<()> {
+    use rustix::fs::inotify;
+    let doing = || format!("wait for {}", work.join(SOCKET).display());
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).doing(doing)?;
+    inotify::add_watch(&watch, work, inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO).doing(doing)?;
+    let deadline = Instant::now() + SERVER_PATIENCE;
+    let mut space = [0; 4096];
+    while !is_served(work) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let limit = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&limit)) {
+            Ok(0) => {
+                let socket = work.join(SOCKET);
+                return Err(Error::CannotRestore(format!("no page daemon listens at {}", socket.display())));
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => (),
+            Err(errno) => return Err(errno).doing(doing),
+        }
+        let _ = rustix::io::read(&watch, &mut space);
+    }
+    Ok(())
 }
 
 /// Why the page daemon has killed this container, if it has.
