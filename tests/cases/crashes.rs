@@ -104,6 +104,43 @@ fn everything_is_remembered() {
 }
 
 #[test]
+fn a_power_cut_loses_nothing_that_was_written() {
+    power_cut(false);
+}
+
+#[test]
+fn a_power_cut_is_survived_where_run_is_a_disk() {
+    power_cut(true);
+}
+
+fn power_cut(keeps_run: bool) {
+    let engine = Engine::start();
+    engine.ok("docker network create sea && docker volume create data");
+    engine.ok("docker run -d --name once -v data:/d busybox sh -c 'echo kept >/d/file; echo said; sleep 1000'");
+    engine.ok("docker run -d --name always --network sea --restart always -p 127.0.0.1::80 busybox sleep 1000");
+    eventually("it has written", || (engine.run("docker logs once").out() == "said").then_some(()));
+    let sleeper = Counter::run(&engine, "sleeper", "--restart always -p 127.0.0.1::80");
+    let address = engine.inspect("sleeper", "{{.NetworkSettings.IPAddress}} {{json .NetworkSettings.Ports}}");
+    engine.ok("docker checkpoint create sleeper nap");
+    engine.lose_power(keeps_run);
+    engine.boot();
+    eventually("its end is known", || {
+        let state = engine.inspect("once", "{{.State.Status}} {{.State.ExitCode}} {{.State.Pid}}");
+        (state == "exited 255 0").then_some(())
+    });
+    eventually("what is always to run is started", || {
+        (engine.inspect("always", "{{.State.Running}}") == "true").then_some(())
+    });
+    assert_eq!(engine.ok("docker start once >/dev/null && docker exec once cat /d/file"), "kept");
+    assert_eq!(engine.ok("docker logs once").lines().next(), Some("said"));
+    // What was put to sleep sleeps until it is woken, and goes on where it was.
+    assert_eq!(engine.inspect("sleeper", "{{.State.Running}}"), "false");
+    engine.ok("docker start --checkpoint nap sleeper");
+    assert_eq!(engine.inspect("sleeper", "{{.NetworkSettings.IPAddress}} {{json .NetworkSettings.Ports}}"), address);
+    sleeper.goes_on();
+}
+
+#[test]
 fn a_stop_of_the_engine_stops_containers_and_leaves_nothing() {
     let engine = Engine::start();
     let id = engine.ok("docker run -d --name c1 -p 127.0.0.1::80 -v data:/d busybox sleep 1000");

@@ -258,3 +258,24 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     engine.ok("docker start --checkpoint own c1");
     eventually("it counts on", || (engine.ok("docker logs c1 | wc -l") != counted).then_some(()));
 }
+
+#[test]
+fn what_it_has_on_its_networks_is_kept_for_it() {
+    let engine = Engine::start();
+    engine.ok("docker network create sea");
+    let counter = Counter::run(&engine, "c1", "-p 127.0.0.1::80 --network sea");
+    engine.ok("docker network connect bridge c1");
+    let shown =
+        "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.MacAddress}} {{end}}{{json .NetworkSettings.Ports}}";
+    let before = engine.inspect("c1", shown);
+    engine.ok("docker checkpoint create c1 nap");
+    engine.crash_and_restart();
+    for round in 0..3 {
+        let run = "docker run -d -p 127.0.0.1::80 --network sea";
+        engine
+            .ok(&format!("{run} --name other{round} busybox sleep 1000 && docker network connect bridge other{round}"));
+    }
+    engine.ok("docker start --checkpoint nap c1");
+    assert_eq!(engine.inspect("c1", shown), before);
+    counter.goes_on();
+}

@@ -17,7 +17,7 @@ use crate::image::busybox_tar;
 use crate::programs;
 use crate::pty::Terminal;
 use crate::sandbox::Sandbox;
-use crate::wait::{eventually_seen, eventually_within};
+use crate::wait::{eventually, eventually_seen, eventually_within};
 
 /// No command of a test may take longer.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -237,6 +237,21 @@ impl Engine {
         self.boot();
     }
 
+    /// What a power cut leaves of the engine once the machine is up again: its data root, nothing that lives in the
+    /// kernel, and what lies below `/run` only where that is a disk.
+    #[track_caller]
+    pub fn lose_power(&self, keeps_run: bool) {
+        let ids = self.container_ids();
+        self.kill_dockerd();
+        self.sandbox.clear(&ids);
+        eventually("all processes are gone", || self.sandbox.processes(&ids).is_empty().then_some(()));
+        self.sandbox.clear(&ids);
+        if !keeps_run {
+            fs::remove_dir_all(self.exec_root()).expect("remove the exec root");
+            self.sandbox.clear_runtime(&ids);
+        }
+    }
+
     /// Waits until dockerd has ended without having been told to; its exit status.
     #[track_caller]
     pub fn ends_by_itself(&self) -> i32 {
@@ -427,6 +442,7 @@ impl Drop for Engine {
             let _ = child.wait();
         }
         self.sandbox.clear(&ids);
+        self.sandbox.clear_runtime(&ids);
     }
 }
 

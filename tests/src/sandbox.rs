@@ -143,6 +143,13 @@ impl Sandbox {
         }
     }
 
+    /// Removes what containers that were killed leave in the runtime's own directory.
+    pub fn clear_runtime(&self, containers: &BTreeSet<String>) {
+        for id in containers {
+            let _ = fs::remove_dir_all(Path::new("/run/docker-runc").join(id));
+        }
+    }
+
     fn clear_network(&self) {
         for link in self.links() {
             let _ = quiet("ip", &["link", "delete", &link]);

@@ -27,7 +27,7 @@ mod staging;
 pub use directory::{Directory, Found, check_name};
 pub use error::{Error, Result};
 pub use host::HostFacts;
-pub use manifest::{Address, FileFacts, Manifest, Measured, VERSION, parse};
+pub use manifest::{Address, FileFacts, Manifest, Measured, PublishedPort, VERSION, parse};
 pub use seal::{Depth, Key, Origin};
 pub use staging::Staging;
 

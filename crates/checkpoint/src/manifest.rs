@@ -1,7 +1,7 @@
 //! `manifest.json`: what a checkpoint is.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -84,13 +84,26 @@ impl From<FileFactsRead> for FileFacts {
     }
 }
 
-/// An address on a network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What a container has on a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
     /// The address.
     pub ipv4: Ipv4Addr,
     /// The hardware address.
     pub mac: [u8; 6],
+    /// The ports that are published.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PublishedPort>,
+}
+
+/// A port of the host that leads to one of the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PublishedPort {
+    /// In the container, as `80/tcp`.
+    pub port: String,
+    /// On the host.
+    pub host: SocketAddr,
 }
 
 /// What a checkpoint cost. The names with underscores are those of version 1, and of the runtime.

@@ -29,6 +29,7 @@ impl Inner {
         }
         state.reserved =
             loaded.reserved.into_iter().map(|(network, ip, container)| ((network, ip), container)).collect();
+        state.reserved_ports = loaded.reserved_ports.into_iter().collect();
         let host = Rtnl::open().map_err(Error::io("netlink socket"))?;
         let table = match config.bridge.as_str() {
             // Several engines may do without a default bridge: their data roots tell them apart.

@@ -106,14 +106,15 @@ impl Inner {
         let bound = if network.internal {
             Vec::new()
         } else {
-            let ours: Vec<_> = lock(&self.state)
-                .endpoints
-                .values()
-                .flat_map(|other| &other.endpoint.ports)
-                .map(|port| (port.host_port, port.protocol))
-                .collect();
+            let (ours, kept) = {
+                let state = lock(&self.state);
+                let bindings = state.endpoints.values().flat_map(|other| &other.endpoint.ports);
+                let ours: Vec<_> = bindings.map(|port| (port.host_port, port.protocol)).collect();
+                (ours, state.kept_ports(&endpoint.container_id))
+            };
             let (name, id) = (&endpoint.container_name, &endpoint.id);
-            let asker = Asker { endpoint: name, endpoint_id: id, container_ip: ip, ours: &ours };
+            let before = &request.ports_before;
+            let asker = Asker { endpoint: name, endpoint_id: id, container_ip: ip, ours: &ours, kept: &kept, before };
             let default_ip = options.host_binding.or(self.config.default_publish_ip);
             ports::publish(&asker, &request.ports, default_ip, &mut lock(&self.next_port))?
         };
@@ -335,25 +336,27 @@ impl Inner {
         removed
     }
 
-    /// Keeps an address for a container that sleeps.
-    pub(crate) fn reserve(&self, container_id: &str, term: &str, ipv4: Ipv4Addr) -> Result<()> {
-        let network_id = {
+    /// Keeps what a container has on its networks.
+    pub(crate) fn reserve(&self, container_id: &str) -> Result<()> {
+        let endpoints: Vec<Endpoint> =
+            lock(&self.state).of_container(container_id).map(|own| own.endpoint.clone()).collect();
+        for endpoint in endpoints {
+            let Some(ipv4) = endpoint.ipv4 else { continue };
+            self.records.put_reservation(&endpoint, ipv4)?;
             let mut state = lock(&self.state);
-            let network = state.find(term)?.record.clone();
-            if !network.ipam.as_ref().is_some_and(|ipam| ipam.subnet.contains(&ipv4)) {
-                return Err(Error::Invalid(format!("no configured subnet contains IP address {ipv4}")));
-            }
-            let used = state
-                .on_network(&network.id)
-                .any(|other| other.endpoint.ipv4 == Some(ipv4) && other.endpoint.container_id != container_id);
-            let key = (network.id.clone(), ipv4);
-            if used || state.reserved.get(&key).is_some_and(|owner| owner != container_id) {
-                return Err(Error::AddressInUse);
-            }
-            state.reserved.insert(key, container_id.to_owned());
-            network.id
-        };
-        self.records.put_reservation(&network_id, ipv4, container_id)
+            let ports = endpoint.ports.iter().map(|port| ((port.host_port, port.protocol), container_id.to_owned()));
+            state.reserved_ports.extend(ports);
+            state.reserved.insert((endpoint.network_id, ipv4), container_id.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Keeps nothing for a container any more.
+    pub(crate) fn unreserve(&self, container_id: &str) -> Result<()> {
+        match lock(&self.state).unreserve(container_id) {
+            true => self.records.delete_reservations(container_id),
+            false => Ok(()),
+        }
     }
 
     /// A container's name has changed.

@@ -177,18 +177,24 @@ impl Networks {
         state.on_network(network_id).map(|own| own.endpoint.clone()).collect()
     }
 
-    /// Keeps an address for a container that sleeps: nobody else is given it; `connect` with `ipv4` takes it up.
-    pub async fn reserve(&self, container_id: &str, network: &str, ipv4: Ipv4Addr) -> Result<()> {
-        let (id, network) = (container_id.to_owned(), network.to_owned());
-        self.with(move |inner| inner.reserve(&id, &network, ipv4)).await
+    /// Keeps the addresses and published ports that a container has, for when it sleeps: nobody is given them who does not
+    /// ask for them by number. `connect` takes them up again with `restoring`, `ipv4` and `ports_before`.
+    pub async fn reserve(&self, container_id: &str) -> Result<()> {
+        let id = container_id.to_owned();
+        self.with(move |inner| inner.reserve(&id)).await
     }
 
     /// Gives up all reservations of a container.
     pub async fn unreserve(&self, container_id: &str) -> Result<()> {
         let id = container_id.to_owned();
+        self.with(move |inner| inner.unreserve(&id)).await
+    }
+
+    /// Gives up the reservations of all but these.
+    pub async fn unreserve_others(&self, sleeping: HashSet<String>) -> Result<()> {
         self.with(move |inner| {
-            lock(&inner.state).reserved.retain(|_, owner| *owner != id);
-            inner.records.delete_reservations(&id)
+            let others = lock(&inner.state).sleepers();
+            others.difference(&sleeping).try_for_each(|id| inner.unreserve(id))
         })
         .await
     }

@@ -272,6 +272,8 @@ pub struct EndpointRequest {
     pub aliases: Vec<String>,
     /// Ports to publish.
     pub ports: Vec<PortPublish>,
+    /// What was published before, to be taken again where any free port is wanted.
+    pub ports_before: Vec<PortBinding>,
     /// Name of the interface in the container; else the next free `ethN`.
     pub ifname: Option<String>,
     /// `--link`: alias → container name, resolved for this container only.

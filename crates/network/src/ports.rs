@@ -1,5 +1,6 @@
 //! Host ports: taken by binding a listening socket, so that nobody else can have them.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
@@ -35,6 +36,10 @@ pub(crate) struct Asker<'a> {
     pub container_ip: Ipv4Addr,
     /// What this engine's containers have published: Docker has other words for a port that is one of these.
     pub ours: &'a [(u16, Protocol)],
+    /// Not to be given to who takes any: they are kept for containers that sleep.
+    pub kept: &'a HashSet<(u16, Protocol)>,
+    /// What the container had when it was put to sleep: for who takes any the first choice.
+    pub before: &'a [PortBinding],
 }
 
 /// Binds everything or nothing.
@@ -76,7 +81,12 @@ fn publish_one(
         None => {
             let all = ephemeral();
             let from = if all.contains(start_at) { *start_at } else { *all.start() };
-            (from..=*all.end()).chain(*all.start()..from).collect()
+            let had = |before: &&PortBinding| {
+                before.container_port == wanted.container_port && before.protocol == wanted.protocol
+            };
+            let before = asker.before.iter().filter(had).map(|before| before.host_port);
+            let free = |port: &u16| !asker.kept.contains(&(*port, wanted.protocol));
+            before.chain(from..=*all.end()).chain(*all.start()..from).filter(free).collect()
         }
     };
     let ephemeral = wanted.host_port.as_ref().is_none_or(|range| *range == (0..=0));
@@ -185,10 +195,14 @@ pub(crate) fn host_port(binding: &PortBinding) -> Option<HostPort> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
     fn asker() -> Asker<'static> {
-        Asker { endpoint: "web", endpoint_id: "abc", container_ip: Ipv4Addr::new(172, 17, 0, 2), ours: &[] }
+        static NOTHING: LazyLock<HashSet<(u16, Protocol)>> = LazyLock::new(HashSet::new);
+        let container_ip = Ipv4Addr::new(172, 17, 0, 2);
+        Asker { endpoint: "web", endpoint_id: "abc", container_ip, ours: &[], kept: &NOTHING, before: &[] }
     }
 
     fn wanted(ports: Option<RangeInclusive<u16>>) -> PortPublish {
@@ -216,5 +230,27 @@ mod tests {
         );
         let second = publish(&asker(), &[wanted(Some(port..=port + 20))], None, &mut next).unwrap();
         assert!(second[0].binding.host_port > port);
+    }
+
+    #[test]
+    fn who_takes_any_gets_what_it_had_and_nothing_that_is_kept() {
+        let mut next = 51000;
+        let first = publish(&asker(), &[wanted(None)], None, &mut next).unwrap().remove(0);
+        let (had, port) = (first.binding.clone(), first.binding.host_port);
+        let kept = HashSet::from([(port, Protocol::Tcp)]);
+        drop(first);
+        next = port;
+        let other = publish(&Asker { kept: &kept, ..asker() }, &[wanted(None)], None, &mut next).unwrap();
+        assert_ne!(other[0].binding.host_port, port);
+        let asker = Asker { before: &[had], ..asker() };
+        let again = publish(&asker, &[wanted(None)], None, &mut next).unwrap();
+        assert_eq!(again[0].binding.host_port, port);
+        // Gone to somebody else it is not waited for.
+        let another = publish(&asker, &[wanted(None)], None, &mut next).unwrap();
+        assert_ne!(another[0].binding.host_port, port);
+        // Whoever asks for it by number is meant to have it.
+        drop(again);
+        let asker = Asker { kept: &kept, ..self::asker() };
+        assert!(publish(&asker, &[wanted(Some(port..=port))], None, &mut next).is_ok());
     }
 }

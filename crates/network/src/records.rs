@@ -1,4 +1,4 @@
-//! The tables in `dormouse.db`: networks, endpoints, reserved addresses.
+//! The tables in `dormouse.db`: networks, endpoints, reserved addresses and ports.
 //!
 //! They are read once at start; afterwards memory is the truth and every change is written before it is used.
 
@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use store::rusqlite::{Connection, params};
 
 use crate::sys::lock;
-use crate::{Endpoint, Network, Result};
+use crate::{Endpoint, Network, Protocol, Result};
 
 const MIGRATIONS: &[&str] = &["
     CREATE TABLE networks (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record TEXT NOT NULL);
@@ -19,6 +19,10 @@ const MIGRATIONS: &[&str] = &["
     );
     CREATE TABLE reserved_addresses (
         network_id TEXT NOT NULL, ipv4 TEXT NOT NULL, container_id TEXT NOT NULL, PRIMARY KEY (network_id, ipv4)
+    );
+", "
+    CREATE TABLE reserved_ports (
+        host_port INTEGER NOT NULL, protocol TEXT NOT NULL, container_id TEXT NOT NULL, PRIMARY KEY (host_port, protocol)
     );
 "];
 
@@ -33,6 +37,7 @@ pub(crate) struct Loaded {
     pub networks: Vec<Network>,
     pub endpoints: Vec<Endpoint>,
     pub reserved: Vec<(String, Ipv4Addr, String)>,
+    pub reserved_ports: Vec<((u16, Protocol), String)>,
 }
 
 impl Records {
@@ -53,6 +58,20 @@ impl Records {
                     match ipv4.parse() {
                         Ok(ip) => reserved.push((network, ip, container)),
                         Err(_) => tracing::warn!(network, ipv4, "unreadable address reservation left out"),
+                    }
+                }
+                reserved
+            },
+            reserved_ports: {
+                let mut query = db.prepare("SELECT host_port, protocol, container_id FROM reserved_ports")?;
+                let rows =
+                    query.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)))?;
+                let mut reserved = Vec::new();
+                for row in rows {
+                    let (port, protocol, container) = row?;
+                    match protocol.parse() {
+                        Ok(protocol) => reserved.push(((port, protocol), container)),
+                        Err(_) => tracing::warn!(port, protocol, "unreadable port reservation left out"),
                     }
                 }
                 reserved
@@ -97,16 +116,30 @@ impl Records {
         Ok(())
     }
 
-    pub(crate) fn put_reservation(&self, network_id: &str, ipv4: Ipv4Addr, container_id: &str) -> Result<()> {
-        lock(&self.db).execute(
+    /// Keeps the address and the published ports of an endpoint for its container.
+    pub(crate) fn put_reservation(&self, endpoint: &Endpoint, ipv4: Ipv4Addr) -> Result<()> {
+        let mut db = lock(&self.db);
+        let tx = db.transaction()?;
+        tx.execute(
             "INSERT OR REPLACE INTO reserved_addresses (network_id, ipv4, container_id) VALUES (?1, ?2, ?3)",
-            params![network_id, ipv4.to_string(), container_id],
+            params![endpoint.network_id, ipv4.to_string(), endpoint.container_id],
         )?;
+        for port in &endpoint.ports {
+            tx.execute(
+                "INSERT OR REPLACE INTO reserved_ports (host_port, protocol, container_id) VALUES (?1, ?2, ?3)",
+                params![port.host_port, port.protocol.name(), endpoint.container_id],
+            )?;
+        }
+        tx.commit()?;
         Ok(())
     }
 
     pub(crate) fn delete_reservations(&self, container_id: &str) -> Result<()> {
-        lock(&self.db).execute("DELETE FROM reserved_addresses WHERE container_id = ?1", [container_id])?;
+        let mut db = lock(&self.db);
+        let tx = db.transaction()?;
+        tx.execute("DELETE FROM reserved_addresses WHERE container_id = ?1", [container_id])?;
+        tx.execute("DELETE FROM reserved_ports WHERE container_id = ?1", [container_id])?;
+        tx.commit()?;
         Ok(())
     }
 }

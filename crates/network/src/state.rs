@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::dns::NameServer;
 use crate::ipam::Pool;
 use crate::proxy::Proxy;
-use crate::{Endpoint, Error, Network, Result};
+use crate::{Endpoint, Error, Network, Protocol, Result};
 
 /// How long the kernel may take to clean up a dropped namespace, amply: until then a bridge may remember an address
 /// behind its old port.
@@ -57,6 +57,8 @@ pub(crate) struct State {
     pub servers: HashMap<String, NameServer>,
     /// Reserved addresses (network id, address) and for which container.
     pub reserved: HashMap<(String, Ipv4Addr), String>,
+    /// Reserved host ports and for which container.
+    pub reserved_ports: HashMap<(u16, Protocol), String>,
     /// Hardware addresses that have just left, and when.
     left: HashMap<[u8; 6], Instant>,
 }
@@ -96,6 +98,25 @@ impl State {
         let others =
             self.reserved.iter().filter(|((network, _), owner)| network == network_id && *owner != container_id);
         others.map(|((_, address), _)| *address).collect()
+    }
+
+    /// Host ports that are kept for containers other than this one.
+    pub(crate) fn kept_ports(&self, container_id: &str) -> HashSet<(u16, Protocol)> {
+        let others = self.reserved_ports.iter().filter(|(_, owner)| *owner != container_id);
+        others.map(|(port, _)| *port).collect()
+    }
+
+    /// Gives up what is kept for a container; whether there was anything.
+    pub(crate) fn unreserve(&mut self, container_id: &str) -> bool {
+        let before = self.reserved.len() + self.reserved_ports.len();
+        self.reserved.retain(|_, owner| owner != container_id);
+        self.reserved_ports.retain(|_, owner| owner != container_id);
+        self.reserved.len() + self.reserved_ports.len() < before
+    }
+
+    /// The containers something is kept for.
+    pub(crate) fn sleepers(&self) -> HashSet<String> {
+        self.reserved.values().chain(self.reserved_ports.values()).cloned().collect()
     }
 
     /// Forgets an endpoint and gives its address back.

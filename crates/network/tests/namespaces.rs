@@ -295,7 +295,7 @@ async fn a_sleeper_gets_its_address_back_at_once() {
     host.joined("peer", "bridge", named("p")).await;
     let ip = first.ipv4.unwrap();
     assert!(pings(&host.netns("peer"), &ip.to_string()));
-    host.networks.reserve("sleeper", "bridge", ip).await.unwrap();
+    host.networks.reserve("sleeper").await.unwrap();
     for _ in 0..5 {
         host.networks.release_all("sleeper").await.unwrap();
         let mut request = named("s");

@@ -1,12 +1,14 @@
 //! `checkpoint create`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::network::Endpoint;
 use api::backend::WaitCondition;
-use checkpoint::{Address, Directory, HostFacts, Manifest, Measured, ROOTFS, SHM, Staging};
+use checkpoint::{Address, Directory, HostFacts, Manifest, Measured, PublishedPort, ROOTFS, SHM, Staging};
 use chrono::Utc;
 use containerd_api::types::{Capture, Checkpoint};
 
@@ -72,6 +74,10 @@ impl Daemon {
             r.asleep = exit;
             Ok(())
         })?;
+        // What it has on its networks is kept for it. A kill before or after this is made good at boot.
+        if exit && let Err(e) = self.networks.reserve(&record.id).await {
+            tracing::warn!("keeping the addresses of {}: {e}", record.short_id());
+        }
         let done = self.make_checkpoint(&record, &directory, manifest, exit, asked).await;
         if !exit || done.is_err() {
             self.resume_health_checks(&container);
@@ -98,6 +104,7 @@ impl Daemon {
                     r.asleep = false;
                     Ok(())
                 })?;
+                self.unreserve(&record).await;
                 Err(self.blame_criu().await.unwrap_or_else(|| failed(&plain_words(&e.to_string()))))
             }
             // The record goes on to say that it is being made.
@@ -199,11 +206,18 @@ impl Daemon {
         Ok(captures)
     }
 
+    /// Others may have what was kept for a container on its networks.
+    pub(crate) async fn unreserve(&self, record: &Record) {
+        if let Err(e) = self.networks.unreserve(&record.id).await {
+            tracing::warn!("giving up the addresses of {}: {e}", record.short_id());
+        }
+    }
+
     fn manifest(&self, record: &Record, running: &Running, name: &str) -> Manifest {
         let endpoints = self.networks.endpoints(&record.id);
         let addresses: BTreeMap<String, Address> = endpoints
             .iter()
-            .filter_map(|e| Some((e.network_name.clone(), Address { ipv4: e.ipv4?, mac: e.mac })))
+            .filter_map(|e| Some((e.network_name.clone(), Address { ipv4: e.ipv4?, mac: e.mac, ports: published(e) })))
             .collect();
         Manifest {
             version: checkpoint::VERSION,
@@ -267,6 +281,16 @@ fn capture(capture: &Capture, place: &Path) -> Result<()> {
     archive::pack(Path::new(&capture.path), &mut tar, &options)?;
     let mut out = tar.finish()?;
     std::io::Write::flush(&mut out).context(|| format!("write {}", path.display()))
+}
+
+fn published(endpoint: &Endpoint) -> Vec<PublishedPort> {
+    let ports = endpoint.ports.iter();
+    ports
+        .map(|port| PublishedPort {
+            port: format!("{}/{}", port.container_port, port.protocol.name()),
+            host: SocketAddr::new(port.host_ip, port.host_port),
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ impl Daemon {
         }
         let directory = self.checkpoints_of(&record.id, making.dir.as_deref());
         let (settled, there) = blocking(move || Ok((directory.settle(), directory.contains(&making.name)))).await?;
-        container.change(|r| {
+        let record = container.change(|r| {
             if settled {
                 r.making = None;
             }
@@ -31,6 +31,9 @@ impl Daemon {
             r.asleep = r.asleep && (there || !settled);
             Ok(())
         })?;
+        if !record.asleep {
+            self.unreserve(&record).await;
+        }
         Ok(())
     }
 

@@ -45,7 +45,7 @@ impl Daemon {
             // Another container gets addresses of its own: those of the first may be in use.
             let mut addresses = Addresses::default();
             if manifest.container_id == record.id {
-                addresses.by_network = manifest.addresses.iter().map(|(n, a)| (n.clone(), (a.ipv4, a.mac))).collect();
+                addresses.by_network = manifest.addresses.clone();
             }
             Ok(Wake { parent: directory.path().to_owned(), manifest: Arc::new(manifest), addresses, asked })
         })

@@ -5,18 +5,30 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use ::network::{DnsOptions, Endpoint, EndpointRequest, PortPublish, Protocol};
+use ::network::{DnsOptions, Endpoint, EndpointRequest, PortBinding as Published, PortPublish, Protocol};
 use api::types::{EndpointSettings, List, PortBinding, PortMap};
 
 use super::record::Record;
 use crate::Daemon;
 use crate::error::{Error, Result};
 
-/// What a restore asks of the network: the same addresses as before.
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+/// What a restore asks of the network: the same addresses and ports as before.
+#[derive(Debug, Clone, Default)]
 pub struct Addresses {
-    /// By network name: address and hardware address.
-    pub by_network: BTreeMap<String, (std::net::Ipv4Addr, [u8; 6])>,
+    /// By network name.
+    pub by_network: BTreeMap<String, checkpoint::Address>,
+}
+
+/// The ports a checkpoint knows of, for those whose number does not matter to the configuration.
+fn ports_before(before: &checkpoint::Address) -> Vec<Published> {
+    let ports = before.ports.iter();
+    ports
+        .filter_map(|published| {
+            let (container_port, protocol) = parse_port(&published.port).ok()?;
+            let (host_ip, host_port) = (published.host.ip(), published.host.port());
+            Some(Published { container_port, protocol, host_ip, host_port })
+        })
+        .collect()
 }
 
 /// `80`, `80/tcp`, `53/udp`.
@@ -93,18 +105,19 @@ pub fn endpoint_request(
     Ok(EndpointRequest {
         container_name: record.name.clone(),
         ipv4: match (before, asked) {
-            (Some((ip, _)), _) => Some(*ip),
+            (Some(before), _) => Some(before.ipv4),
             (None, "") => None,
             (None, ip) => Some(parse_ip(ip)?),
         },
         restoring: before.is_some(),
         mac: match (before, mac) {
-            (Some((_, mac)), _) => Some(*mac),
+            (Some(before), _) => Some(before.mac),
             (None, "") => None,
             (None, mac) => Some(parse_mac(mac)?),
         },
         aliases: settings.aliases.to_vec(),
         ports: if ports { publish(record)? } else { Vec::new() },
+        ports_before: before.map(ports_before).unwrap_or_default(),
         links,
         gateway_priority: settings.gw_priority,
         dns_servers: dns_servers(record)?,

@@ -51,10 +51,12 @@ impl Daemon {
         for container in ended {
             let record = container.record();
             // What it wrote last is still in the FIFOs, or in the hands of its shim.
-            self.connect_output(&container);
+            self.connect_output(&container, true);
             let (status, at, reason) = self.last_exit(&record).await;
             self.init_exited(&container, status, at, reason).await;
         }
+        let sleeping = |container: &Arc<Container>| container.record().asleep.then(|| container.id.clone());
+        self.networks.unreserve_others(self.containers.all().iter().filter_map(sleeping).collect()).await?;
         self.sweep(&live).await;
         tokio::spawn(self.clone().follow_containerd(events));
         self.start_by_policy(&was_running);
@@ -63,7 +65,7 @@ impl Daemon {
 
     /// Connects to a container that runs on.
     async fn take_up(self: &Arc<Self>, container: &Arc<Container>, pid: u32) {
-        self.connect_output(container);
+        self.connect_output(container, false);
         let record = container.record();
         if let State::Running(running) = &record.state
             && running.pid as u32 != pid
@@ -84,7 +86,7 @@ impl Daemon {
     }
 
     /// Opens the FIFOs of a container that this dockerd did not start, and its log.
-    fn connect_output(&self, container: &Arc<Container>) {
+    fn connect_output(&self, container: &Arc<Container>, ended: bool) {
         let record = container.record();
         let bundle = Record::bundle(&self.config.exec_root, &record.id);
         let fifo = |name: &str, wanted: bool| {
@@ -95,7 +97,7 @@ impl Daemon {
             stdout: fifo("stdout", true),
             stderr: fifo("stderr", !record.tty()),
         };
-        let taken = Fifos::open(paths).and_then(|fifos| {
+        let taken = Fifos::open(paths, ended).and_then(|fifos| {
             let log = self.log(container)?;
             log.begin()?;
             container.set_copying(fifos.connect(container.hub.clone(), Some(log)));

@@ -71,8 +71,11 @@ impl Daemon {
             Err(e) => Err(e),
         };
         match started {
-            Ok(record) => {
-                self.container_event(&record, "start", &[]);
+            Ok(started) => {
+                if record.asleep {
+                    self.unreserve(&record).await;
+                }
+                self.container_event(&started, "start", &[]);
                 self.start_health_checks(container);
                 Ok(())
             }

@@ -5,12 +5,15 @@
 //! idle container costs none.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::backend::{Output, StreamKind, Writer};
 use bytes::BytesMut;
 use logs::Log;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
@@ -149,6 +152,8 @@ pub struct Fifos {
 enum Source {
     /// The other end of what the process's shim writes.
     Fifo(pipe::Receiver),
+    /// The same of a process that has ended, and whose shim may be gone: nobody may ever write again.
+    Ended(OwnedFd, PathBuf),
     /// What was left when the process had ended and nobody had read: the shim puts it in the FIFO's place.
     Rest(tokio::fs::File),
 }
@@ -170,15 +175,15 @@ impl Fifos {
                 make_fifo(&paths.stderr)?;
             }
         }
-        Self::open(paths)
+        Self::open(paths, false)
     }
 
-    /// Opens FIFOs that are there: after a restart of dockerd.
-    pub fn open(paths: StdioPaths) -> Result<Self> {
+    /// Opens FIFOs that are there: after a restart of dockerd. What has `ended` leaves the rest of its output in them.
+    pub fn open(paths: StdioPaths, ended: bool) -> Result<Self> {
         let mut outputs = Vec::new();
         for (kind, path) in [(StreamKind::Stdout, &paths.stdout), (StreamKind::Stderr, &paths.stderr)] {
             if !path.as_os_str().is_empty() {
-                outputs.push((kind, Source::open(path).context(|| format!("open {}", path.display()))?));
+                outputs.push((kind, Source::open(path, ended).context(|| format!("open {}", path.display()))?));
             }
         }
         let stdin = match paths.stdin.as_os_str().is_empty() {
@@ -208,9 +213,13 @@ impl Fifos {
 }
 
 impl Source {
-    fn open(path: &Path) -> io::Result<Self> {
+    fn open(path: &Path, ended: bool) -> io::Result<Self> {
         if std::fs::symlink_metadata(path)?.is_file() {
             return Ok(Self::Rest(tokio::fs::File::from_std(std::fs::File::open(path)?)));
+        }
+        if ended {
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            return Ok(Self::Ended(rustix::fs::open(path, flags, Mode::empty())?, path.to_owned()));
         }
         pipe::OpenOptions::new().open_receiver(path).map(Self::Fifo)
     }
@@ -218,18 +227,37 @@ impl Source {
     /// The next chunk; an empty one is the end. Memory for it is taken when there is something to read.
     async fn next(&mut self) -> io::Result<BytesMut> {
         let chunk = || BytesMut::with_capacity(CHUNK_BYTES);
-        match self {
-            Self::Fifo(fifo) => loop {
-                fifo.readable().await?;
-                let mut chunk = chunk();
-                match fifo.try_read_buf(&mut chunk) {
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                    read => return read.map(|_| chunk),
+        loop {
+            match self {
+                Self::Fifo(fifo) => {
+                    fifo.readable().await?;
+                    let mut chunk = chunk();
+                    match fifo.try_read_buf(&mut chunk) {
+                        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                        read => return read.map(|_| chunk),
+                    }
                 }
-            },
-            Self::Rest(file) => {
-                let mut chunk = chunk();
-                file.read_buf(&mut chunk).await.map(|_| chunk)
+                // The kernel wakes nobody for the end of a FIFO that has had no writer since it was opened: it has to be
+                // read to know.
+                Self::Ended(fifo, path) => {
+                    let mut chunk = chunk();
+                    chunk.resize(CHUNK_BYTES, 0);
+                    match rustix::io::read(&*fifo, &mut chunk[..]) {
+                        // The shim may have put the rest in its place only now.
+                        Ok(0) if path.is_file() => *self = Self::Rest(tokio::fs::File::open(&*path).await?),
+                        Ok(length) => {
+                            chunk.truncate(length);
+                            return Ok(chunk);
+                        }
+                        Err(Errno::AGAIN) => *self = Self::Fifo(pipe::Receiver::from_owned_fd(fifo.try_clone()?)?),
+                        Err(Errno::INTR) => {}
+                        Err(errno) => return Err(errno.into()),
+                    }
+                }
+                Self::Rest(file) => {
+                    let mut chunk = chunk();
+                    return file.read_buf(&mut chunk).await.map(|_| chunk);
+                }
             }
         }
     }
@@ -266,7 +294,7 @@ async fn copy(kind: StreamKind, mut source: Source, hub: &Hub, log: Option<&Log>
 
 fn make_fifo(path: &PathBuf) -> Result<()> {
     let _ = std::fs::remove_file(path);
-    rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::from_raw_mode(0o700))
+    rustix::fs::mkfifoat(rustix::fs::CWD, path, Mode::from_raw_mode(0o700))
         .context(|| format!("mkfifo {}", path.display()))
 }
 
@@ -294,6 +322,27 @@ mod tests {
         hub.end_output();
         assert_eq!(all.recv().await.unwrap().data.as_ref(), b"oops");
         assert!(all.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_a_dead_writer_left_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let hub = Arc::new(Hub::default());
+        let mut all = hub.subscribe(true, true);
+        let made = Fifos::make(dir.path(), "init", false, true, false).unwrap();
+        let write = |path: &Path| std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        let mut out = write(&made.paths.stdout);
+        drop(write(&made.paths.stderr));
+        let again = Fifos::open(made.paths.clone(), true).unwrap();
+        drop(made);
+        io::Write::write_all(&mut out, b"last").unwrap();
+        let copying = again.connect(hub.clone(), None);
+        assert_eq!(all.recv().await.unwrap().data.as_ref(), b"last");
+        // One that is still there may say more.
+        io::Write::write_all(&mut out, b" words").unwrap();
+        assert_eq!(all.recv().await.unwrap().data.as_ref(), b" words");
+        drop(out);
+        copying.await.unwrap();
     }
 
     #[tokio::test]
