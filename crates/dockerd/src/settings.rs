@@ -317,7 +317,7 @@ mod tests {
             (r#"{"hosts": ["udp://x"]}"#, "unsupported proto 'udp'"),
             (r#"{"default-runtime": "crun"}"#, "specified default runtime 'crun' does not exist"),
             (r#"{"runtimes": {"runc": {"path": "/x"}}}"#, "runtime name 'runc' is reserved"),
-            (r#"{"log-driver": "x"}"#, "no log driver named 'x' is registered"),
+            (r#"{"log-driver": "x"}"#, "error looking up logging plugin x"),
             (r#"{"log-opts": {"x": "y"}}"#, "unknown log opt 'x' for json-file log driver"),
             (r#"{"log-level": "x"}"#, "invalid logging level: x"),
             (r#"{"mtu": -1}"#, "invalid default MTU: -1"),

@@ -92,7 +92,7 @@ fn instruction(config: &mut ContainerConfig, word: &str, rest: &str) -> Result<(
             }
         }
         "HEALTHCHECK" => config.healthcheck = Some(healthcheck(rest)?),
-        _ => return Err(Error::Invalid(format!("{} is not a valid change command", word.to_ascii_lowercase()))),
+        _ => return Err(Error::Invalid(format!("{word} is not a valid change command"))),
     }
     Ok(())
 }
@@ -315,6 +315,6 @@ mod tests {
         {
             assert!(matches!(applied(&[change]), Err(Error::Invalid(_))), "{change}");
         }
-        assert!(applied(&["RUN true"]).unwrap_err().to_string().contains("run is not a valid change command"));
+        assert!(applied(&["RUN true"]).unwrap_err().to_string().contains("RUN is not a valid change command"));
     }
 }

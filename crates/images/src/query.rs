@@ -181,6 +181,7 @@ impl Images {
         for name in &filter.since {
             since = [since, state.find(name)?.config.created_ns()].into_iter().flatten().max();
         }
+        filter.references.iter().try_for_each(|pattern| check_pattern(pattern))?;
         let shared = if filter.shared_size { Some(state.shared_layers()) } else { None };
         let mut found = Vec::new();
         for image in state.images.values() {
@@ -333,6 +334,23 @@ fn matches_reference(pattern: &str, name: &Reference) -> bool {
     names.iter().any(|name| glob(pattern.as_bytes(), name.as_bytes()))
 }
 
+/// Can this be a pattern at all?
+fn check_pattern(pattern: &str) -> Result<()> {
+    let mut rest = pattern.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = match first {
+            b'\\' if after.is_empty() => return Err(Error::Invalid("syntax error in pattern".into())),
+            b'\\' => &after[1..],
+            b'[' => match after.iter().skip(1).position(|&b| b == b']') {
+                Some(at) => &after[at + 2..],
+                None => return Err(Error::Invalid("syntax error in pattern".into())),
+            },
+            _ => after,
+        };
+    }
+    Ok(())
+}
+
 /// Shell patterns as Go's `path.Match`: nothing matches a slash but a slash.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
     match (pattern.split_first(), text.split_first()) {
@@ -372,7 +390,7 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::glob;
+    use super::{check_pattern, glob};
 
     #[test]
     fn patterns_match_as_gos() {
@@ -382,5 +400,9 @@ mod tests {
         for (pattern, text) in [("a*", "a/b"), ("?", "/"), ("[a", "a"), ("ab", "abc"), ("[^b]x", "bx")] {
             assert!(!glob(pattern.as_bytes(), text.as_bytes()), "{pattern} {text}");
         }
+        for broken in ["[", "a[b", "x\\", "[]"] {
+            assert!(check_pattern(broken).is_err(), "{broken}");
+        }
+        assert!(check_pattern("[]a]*\\[").is_ok());
     }
 }

@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn dockers_words() {
         for (driver, options, words) in [
-            ("x", &[][..], "logger: no log driver named 'x' is registered"),
+            ("x", &[][..], "error looking up logging plugin x: plugin \"x\" not found"),
             ("json-file", &[("foo", "1")], "unknown log opt 'foo' for json-file log driver"),
             ("json-file", &[("max-file", "0")], "max-file cannot be less than 1"),
             ("json-file", &[("max-size", "0")], "max-size must be a positive number"),

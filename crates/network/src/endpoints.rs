@@ -128,7 +128,7 @@ impl Inner {
         let (linked, names, rules) = std::thread::scope(|scope| {
             let rules = (!endpoint.ports.is_empty()).then(|| scope.spawn(|| self.firewall.sync()));
             let names = wants_names.then(|| scope.spawn(|| Sockets::bind(netns, self.rules_available())));
-            let linked = self.link(network, endpoint, &options, &sandbox);
+            let linked = self.link(network, endpoint, &request.link_local, &options, &sandbox);
             let crashed = || Error::Firewall("worker panicked".to_owned());
             let names = names.map(|thread| thread.join().unwrap_or_else(|_| Err(crashed()))).transpose();
             let rules = rules.map(|thread| thread.join().unwrap_or_else(|_| Err(crashed()))).transpose();
@@ -160,6 +160,7 @@ impl Inner {
         &self,
         network: &Network,
         endpoint: &Endpoint,
+        link_local: &[Ipv4Addr],
         options: &BridgeOptions,
         sandbox: &Arc<std::sync::Mutex<crate::sandbox::Netns>>,
     ) -> Result<()> {
@@ -201,6 +202,7 @@ impl Inner {
         let mut set_up = || -> std::io::Result<()> {
             let index = netns.rtnl.index(&endpoint.ifname)?;
             let mut requests = vec![netlink::address_add(index, ip, endpoint.prefix_len), netlink::link_up(index)];
+            requests.extend(link_local.iter().map(|ip| netlink::address_add(index, *ip, 16)));
             let best = lock(&self.state).best_gateway(&endpoint.container_id);
             if let Some(gateway) = best
                 && endpoint.gateway == Some(gateway)
@@ -472,7 +474,7 @@ fn check_request(network: &Network, request: &EndpointRequest) -> Result<()> {
     }
     if let Some(ip) = request.ipv4 {
         if !request.restoring && !network.has_name_service() {
-            return invalid("user-specified IP address is supported on user-defined networks only");
+            return invalid("user specified IP address is supported on user defined networks only");
         }
         if !request.restoring && network.ipam.as_ref().is_some_and(|ipam| !ipam.user_subnet) {
             return invalid(
@@ -482,7 +484,7 @@ fn check_request(network: &Network, request: &EndpointRequest) -> Result<()> {
         if let Some(ipam) = &network.ipam
             && !ipam.subnet.contains(&ip)
         {
-            return invalid(&format!("no configured subnet contains IP address {ip}"));
+            return invalid(&format!("no configured subnet or ip-range contain the IP address {ip}"));
         }
     }
     if let Some(mac) = request.mac

@@ -284,6 +284,8 @@ pub struct EndpointRequest {
     pub driver_opts: BTreeMap<String, String>,
     /// `--dns` of the container: where its name service asks on; else the engine's, else the host's.
     pub dns_servers: Vec<IpAddr>,
+    /// More addresses of the interface, of 169.254/16.
+    pub link_local: Vec<Ipv4Addr>,
 }
 
 /// A container on a network.

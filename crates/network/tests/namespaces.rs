@@ -315,6 +315,51 @@ async fn a_sleeper_gets_its_address_back_at_once() {
     host.end().await;
 }
 
+/// A bridge's first container, too: no packet is lost to the kernel's link watch.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_packet_arrives() {
+    let mut host = Host::new("dmn12", 130).await;
+    for round in 0..10 {
+        let net = host.networks.create(user_network(&format!("net{round}"))).await.unwrap();
+        let id = format!("c{round}");
+        host.joined(&id, &net.id, named(&id)).await;
+        let gateway = net.ipam.unwrap().gateway.to_string();
+        let began = Instant::now();
+        assert!(pings(&host.netns(&id), &gateway), "round {round}: nothing after {:?}", began.elapsed());
+        host.networks.release_all(&id).await.unwrap();
+        host.networks.remove(&net.id).await.unwrap();
+    }
+    host.end().await;
+}
+
+/// Engines without a default bridge do not share a table, and have none without networks.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_default_bridge_every_engine_has_a_table_of_its_own() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let mut engines = Vec::new();
+    for (dir, third) in dirs.iter().zip([140, 141]) {
+        let mut config = Config::new(dir.path(), dir.path().join("run"), "none");
+        config.address_pools = vec![(format!("10.214.{third}.0/24").parse().unwrap(), 26)];
+        let networks = Networks::open(config).await.unwrap();
+        let net = networks.create(user_network("net")).await.unwrap();
+        engines.push((networks, net, third));
+    }
+    // Whose tables these are is told by their addresses.
+    let tables = |third: i32| {
+        let listed = Command::new("nft").args(["list", "ruleset", "ip"]).output().unwrap();
+        let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let mine = text.split("\ntable ").filter(|table| table.contains(&format!("10.214.{third}.")));
+        mine.map(|table| table.lines().next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    let (first, second) = (tables(140), tables(141));
+    assert!(first.len() == 1 && second.len() == 1 && first != second, "{first:?} {second:?}");
+    for (networks, net, third) in engines {
+        networks.remove(&net.id).await.unwrap();
+        assert!(tables(third).is_empty());
+        networks.teardown().await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_engine_takes_up_where_a_killed_one_stopped() {
     let mut host = Host::new("dmn7", 70).await;
@@ -374,7 +419,7 @@ async fn requests_that_cannot_be_are_refused_in_dockers_words() {
     assert!(matches!(networks.create(macvlan).await, Err(Error::NotImplemented(_))));
     let mut wanted = named("c");
     wanted.ipv4 = Some(Ipv4Addr::new(10, 214, 80, 9));
-    assert!(said(networks.validate("bridge", &wanted).unwrap_err()).contains("on user-defined networks only"));
+    assert!(said(networks.validate("bridge", &wanted).unwrap_err()).contains("on user defined networks only"));
     wanted.ipv4 = Some(Ipv4Addr::new(10, 214, 81, 9));
     assert!(said(networks.validate("x", &wanted).unwrap_err()).contains("user configured subnets"));
     for bad in ["../x", "", "a/b", ".hidden"] {

@@ -9,7 +9,7 @@ use api::types::{
 use chrono::Utc;
 
 use super::container::Container;
-use super::mounts::{self, MountPlan, Source};
+use super::mounts::{self, MountPlan, NewVolume, Source};
 use super::record::Record;
 use super::state::State;
 use super::{names, validate};
@@ -27,7 +27,10 @@ impl Daemon {
         let ContainerCreateRequest { mut config, host_config, networking_config } = request;
         let mut host = host_config.unwrap_or_default();
         let endpoints = networking_config.unwrap_or_default().endpoints_config;
-        let mut warnings = validate::check(&config, &host, &self.config)?;
+        let mut warnings = Vec::new();
+        validate::discard_unsupported(&mut host.resources, &mut warnings);
+        warnings.extend(validate::check(&config, &host, &self.config)?);
+        validate::check_asked(&config, &host)?;
         if let Some(platform) = platform.filter(|p| !p.is_empty()) {
             check_platform(&platform)?;
         }
@@ -55,7 +58,8 @@ impl Daemon {
         let mut inherited = Vec::new();
         for from in &host.volumes_from {
             let (other, mode) = from.split_once(':').unwrap_or((from, ""));
-            inherited.extend(mounts::inherit(&self.container(other)?.record().mounts, mode)?);
+            let other = self.container(other).map_err(|e| Error::InvalidParameter(e.to_string()))?;
+            inherited.extend(mounts::inherit(&other.record().mounts, mode)?);
         }
         let plans = mounts::plan(&config, &host, inherited)?;
 
@@ -82,7 +86,7 @@ impl Daemon {
             runs: 0,
             exits: 0,
         };
-        let made = self.make(&mut record, plans, &mut warnings).await;
+        let made = self.make(&mut record, plans).await;
         if let Err(e) = made {
             self.unmake(&record).await;
             return Err(e);
@@ -95,16 +99,12 @@ impl Daemon {
     }
 
     /// Volumes, directory, layer, row: in this order, so that the row is last and whatever has none is swept at boot.
-    async fn make(
-        self: &Arc<Self>,
-        record: &mut Record,
-        plans: Vec<MountPlan>,
-        _warnings: &mut Vec<String>,
-    ) -> Result<()> {
+    async fn make(self: &Arc<Self>, record: &mut Record, plans: Vec<MountPlan>) -> Result<()> {
         for mut plan in plans {
-            if let Source::Volume { name, .. } = &mut plan.source {
-                let driver = &record.host_config.volume_driver;
-                let (volume, new) = self.volumes.create(name, driver, BTreeMap::new(), BTreeMap::new())?;
+            if let Source::Volume { name, making, .. } = &mut plan.source {
+                let NewVolume { driver, options, labels } = std::mem::take(making);
+                let driver = if driver.is_empty() { &record.host_config.volume_driver } else { &driver };
+                let (volume, new) = self.volumes.create(name, driver, options, labels)?;
                 if new {
                     let driver = Map::from_iter([("driver", "local".to_owned())]);
                     self.events.emit("volume", "create", &volume.name, driver);
@@ -169,7 +169,10 @@ impl Daemon {
             host.network_mode = "bridge".into();
         }
         if let Some(other) = host.network_mode.strip_prefix("container:") {
-            host.network_mode = format!("container:{}", self.joined(other)?);
+            let other = self
+                .joined(other)
+                .map_err(|e| Error::InvalidParameter(format!("joining network namespace of container: {e}")))?;
+            host.network_mode = format!("container:{other}");
         }
         for mode in [&mut host.pid_mode, &mut host.ipc_mode] {
             if let Some(other) = mode.strip_prefix("container:") {
@@ -227,19 +230,30 @@ impl Daemon {
             networks.insert(canonical(&name), settings);
         }
         networks.entry(canonical(mode)).or_default();
+        let several = |alone: &str| networks.len() > 1 && networks.contains_key(alone);
+        if several("host") {
+            return Err(Error::InvalidParameter(
+                "cannot connect container to host network - container must be created in host network mode".into(),
+            ));
+        }
+        if several("none") {
+            return Err(Error::InvalidParameter(
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+                    .into(),
+            ));
+        }
         for (name, settings) in &networks {
             if let Some(mac) = [&settings.mac_address, &config.mac_address].into_iter().find(|mac| !mac.is_empty()) {
                 super::network::parse_mac(mac)
                     .map_err(|e| Error::InvalidParameter(format!("invalid config for network {name}: {e}")))?;
             }
             let Ok(network) = self.networks.get(name) else { continue };
-            let custom = settings.ipam_config.as_ref().is_some_and(|c| !c.ipv4_address.is_empty());
-            if custom && !network.has_name_service() {
-                return Err(Error::InvalidParameter(
-                    "invalid config for network ".to_owned()
-                        + name
-                        + ": user specified IP address is supported on user defined networks only",
-                ));
+            if let Some(ipam) = &settings.ipam_config {
+                super::network::check_addresses(&network, ipam).map_err(|e| {
+                    Error::InvalidParameter(format!(
+                        "invalid config for network {name}: invalid endpoint settings:\n{e}"
+                    ))
+                })?;
             }
             if !settings.aliases.is_empty() && !network.has_name_service() {
                 return Err(Error::InvalidParameter(

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use ::network::{DnsOptions, Endpoint, EndpointRequest, PortBinding as Published, PortPublish, Protocol};
-use api::types::{EndpointSettings, List, PortBinding, PortMap};
+use api::types::{EndpointIpamConfig, EndpointSettings, List, PortBinding, PortMap};
 
 use super::record::Record;
 use crate::Daemon;
@@ -121,9 +121,48 @@ pub fn endpoint_request(
         links,
         gateway_priority: settings.gw_priority,
         dns_servers: dns_servers(record)?,
+        link_local: settings.ipam_config.as_ref().map(link_local_ips).transpose()?.unwrap_or_default(),
         driver_opts: settings.driver_opts.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
         ..EndpointRequest::default()
     })
+}
+
+/// Checks the addresses asked for on a network; the error names all that is wrong with them, in Docker's words.
+pub fn check_addresses(network: &::network::Network, asked: &EndpointIpamConfig) -> Result<(), String> {
+    let mut wrong = Vec::new();
+    if !asked.ipv4_address.is_empty() {
+        let ip = asked.ipv4_address.parse::<std::net::Ipv4Addr>().ok();
+        let ipam = network.ipam.as_ref();
+        if !network.has_name_service() {
+            wrong.push("user specified IP address is supported on user defined networks only".to_owned());
+        }
+        if ip.is_none() {
+            wrong.push(format!("invalid IPv4 address: {}", asked.ipv4_address));
+        }
+        if ipam.is_none_or(|ipam| !ipam.user_subnet) {
+            wrong.push(
+                "user specified IP address is supported only when connecting to networks with user configured subnets"
+                    .into(),
+            );
+        } else if ip.is_none_or(|ip| ipam.is_some_and(|ipam| !ipam.subnet.contains(&ip))) {
+            wrong.push(format!("no configured subnet or ip-range contain the IP address {}", asked.ipv4_address));
+        }
+    }
+    wrong.extend(link_local_ips(asked).err().map(|e| e.to_string()));
+    match &wrong[..] {
+        [] => Ok(()),
+        [one] => Err(one.clone()),
+        several => Err(several.iter().map(|one| format!("* {one}")).collect::<Vec<_>>().join("\n")),
+    }
+}
+
+/// `--link-local-ip`.
+fn link_local_ips(asked: &EndpointIpamConfig) -> Result<Vec<std::net::Ipv4Addr>> {
+    let parse = |text: &String| match text.parse::<std::net::Ipv4Addr>() {
+        Ok(ip) if ip.is_link_local() => Ok(ip),
+        _ => Err(Error::InvalidParameter(format!("invalid link-local IP address: {text}"))),
+    };
+    asked.link_local_ips.iter().map(parse).collect()
 }
 
 /// `02:42:ac:11:00:02`.
@@ -197,7 +236,11 @@ impl Daemon {
             let other = self.container(other)?;
             let running = other.record();
             if running.state.running().is_none() {
-                return Err(Error::Conflict(format!("cannot join network of a non running container: {}", other.id)));
+                return Err(Error::Conflict(format!(
+                    "cannot join network namespace of a non running container: container {} is {}",
+                    running.name,
+                    running.state.status()
+                )));
             }
             let netns = match running.network_mode() {
                 "host" => None,

@@ -21,6 +21,9 @@ use crate::checkpoints::Wake;
 use crate::containerd::{Create, INIT, Runtime};
 use crate::error::{Context, Error, Result, blocking};
 
+/// Where monitoring programs look for containers.
+const DEFAULT_CGROUP_PARENT: &str = "/docker";
+
 impl Daemon {
     /// Starts a container, or wakes it from a checkpoint.
     pub(crate) async fn container_start(self: &Arc<Self>, name: &str, options: StartOptions) -> Result<Changed> {
@@ -185,6 +188,7 @@ impl Daemon {
             "" => self.config.cgroup_parent.as_str(),
             own => own,
         };
+        let parent = if parent.is_empty() { DEFAULT_CGROUP_PARENT } else { parent };
         let prepared = spec::Prepared {
             rootfs,
             netns: joined.netns,
@@ -233,7 +237,7 @@ impl Daemon {
                         let other = self.container(other)?;
                         if other.record().host_config.ipc_mode != "shareable" {
                             return Err(Error::Conflict(format!(
-                                "cannot join IPC of a container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+                                "failed to join IPC namespace: container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
                                 other.id
                             )));
                         }
@@ -257,7 +261,7 @@ impl Daemon {
                     let record = other.record();
                     let running = record.state.running().ok_or_else(|| {
                         Error::Conflict(format!(
-                            "cannot join {} namespace of a non running container: {}",
+                            "failed to join {} namespace: container {} is not running",
                             kind.to_uppercase(),
                             other.id
                         ))
@@ -355,7 +359,8 @@ fn start_error(error: Error, path: &str) -> Error {
     let Error::Containerd(status) = &error else { return error };
     let text = status.message().trim_end();
     let text = text.strip_prefix("oci runtime error: ").unwrap_or(text);
-    let message = format!("failed to create task for container: OCI runtime create failed: {text}");
+    let message =
+        format!("failed to create task for container: failed to create shim task: OCI runtime create failed: {text}");
     match exit_code_for(&Error::System(message.clone()), path) {
         126 | 127 => Error::InvalidParameter(message),
         _ => Error::System(message),

@@ -27,14 +27,14 @@ pub fn parse_signal(text: &str) -> Result<u32> {
     }
     let upper = text.to_uppercase();
     let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let (real_time_min, real_time_max) = (34, 64);
+    let (real_time_min, real_time_max) = (34_u32, 64_u32);
     if let Some(rest) = bare.strip_prefix("RTMIN") {
         let offset: u32 = if rest.is_empty() {
             0
         } else {
             rest.strip_prefix('+').and_then(|n| n.parse().ok()).ok_or_else(invalid)?
         };
-        return (real_time_min + offset <= real_time_max).then_some(real_time_min + offset).ok_or_else(invalid);
+        return real_time_min.checked_add(offset).filter(|s| *s <= real_time_max).ok_or_else(invalid);
     }
     if let Some(rest) = bare.strip_prefix("RTMAX") {
         let offset: u32 = if rest.is_empty() {

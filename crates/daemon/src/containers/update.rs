@@ -18,18 +18,26 @@ impl Daemon {
         let _op = container.op.lock().await;
         let before = container.record();
         let mut host = before.host_config.clone();
-        merge(&mut host.resources, &request.resources)?;
+        let cannot = |why: &dyn std::fmt::Display| format!("Cannot update container {}: {why}", before.id);
+        let mut asked_resources = request.resources.clone();
+        let mut warnings = Vec::new();
+        validate::discard_unsupported(&mut asked_resources, &mut warnings);
+        merge(&mut host.resources, &asked_resources).map_err(|e| Error::Conflict(cannot(&e)))?;
         if !request.restart_policy.name.is_empty() {
+            if host.auto_remove && request.restart_policy.name != "no" {
+                let why = "Restart policy cannot be updated because AutoRemove is enabled for the container";
+                return Err(Error::Conflict(cannot(&why)));
+            }
             validate::check_restart(&request.restart_policy, host.auto_remove)?;
             host.restart_policy = request.restart_policy.clone();
         }
-        let warnings = validate::check(&before.config, &host, &self.config)?;
-        let asked = request.resources != Resources::default();
+        warnings.extend(validate::check(&before.config, &host, &self.config)?);
+        let asked = asked_resources != Resources::default();
         if before.state.running().is_some() && asked {
             self.containerd
                 .update(&container.id, spec::resources::to_update(&host.resources))
                 .await
-                .map_err(|e| Error::System(format!("Cannot update container {}: {e}", before.id)))?;
+                .map_err(|e| Error::System(cannot(&e)))?;
         }
         let record = container.change(|r| {
             r.host_config = host;

@@ -1,15 +1,14 @@
 //! What a container may ask for: checked at create, in Docker's words, before anything is made.
 
-use std::collections::BTreeSet;
+mod limits;
 
-use api::types::{ContainerConfig, HealthConfig, HostConfig, Resources, RestartPolicy, Ulimit};
+use api::types::{ContainerConfig, HealthConfig, HostConfig, RestartPolicy, Ulimit};
 
 use super::spec;
 use crate::config::Config;
 use crate::error::{Error, Result};
 
-/// The least memory a container can be given: below it the runtime itself does not fit.
-const MIN_MEMORY_BYTES: i64 = 6 << 20;
+pub use self::limits::{check_resources, discard_unsupported};
 
 /// Checks everything that does not depend on other containers. Returns warnings.
 pub fn check(config: &ContainerConfig, host: &HostConfig, daemon: &Config) -> Result<Vec<String>> {
@@ -51,6 +50,7 @@ pub(super) fn check_by_itself(
     }
     check_restart(&host.restart_policy, host.auto_remove)?;
     check_resources(&host.resources, &mut warnings)?;
+    warnings.extend(spec::security::warnings(host));
     check_namespaces(host)?;
     if host.shm_size < 0 {
         return Err(invalid("SHM size can not be less than 0".into()));
@@ -83,6 +83,14 @@ fn invalid(message: String) -> Error {
     Error::InvalidParameter(message)
 }
 
+/// Checks what only `create` is told: later the record holds a host name of Docker's making.
+pub fn check_asked(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
+    if host.uts_mode == "host" && !config.hostname.is_empty() {
+        return Err(invalid("conflicting options: hostname and the UTS mode".into()));
+    }
+    Ok(())
+}
+
 /// A restart policy, also on update.
 pub fn check_restart(policy: &RestartPolicy, auto_remove: bool) -> Result<()> {
     match policy.name.as_str() {
@@ -105,96 +113,6 @@ pub fn check_restart(policy: &RestartPolicy, auto_remove: bool) -> Result<()> {
     Ok(())
 }
 
-/// Limits, also on update.
-pub fn check_resources(r: &Resources, warnings: &mut Vec<String>) -> Result<()> {
-    if r.memory != 0 && r.memory < MIN_MEMORY_BYTES {
-        return Err(invalid("Minimum memory limit allowed is 6MB".into()));
-    }
-    if r.memory > 0 && r.memory_swap > 0 && r.memory_swap < r.memory {
-        return Err(invalid("Minimum memoryswap limit should be larger than memory limit, see usage".into()));
-    }
-    if r.memory == 0 && r.memory_swap > 0 {
-        return Err(invalid("You should always set the Memory limit when using Memoryswap limit, see usage".into()));
-    }
-    if r.memory_swappiness.is_some_and(|s| !(-1..=100).contains(&s)) {
-        return Err(invalid(format!(
-            "Invalid value: {}, valid memory swappiness range is 0-100",
-            r.memory_swappiness.unwrap_or_default()
-        )));
-    }
-    if r.memory_reservation > 0 && r.memory_reservation < MIN_MEMORY_BYTES {
-        return Err(invalid("Minimum memory reservation allowed is 6MB".into()));
-    }
-    if r.memory > 0 && r.memory_reservation > 0 && r.memory < r.memory_reservation {
-        return Err(invalid("Minimum memory limit can not be less than memory reservation limit, see usage".into()));
-    }
-    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
-    for (name, other) in [("Period", r.cpu_period), ("Quota", r.cpu_quota)] {
-        if r.nano_cpus != 0 && other != 0 {
-            return Err(invalid(format!("Conflicting options: Nano CPUs and CPU {name} cannot both be set")));
-        }
-    }
-    if r.cpu_shares < 0 {
-        return Err(invalid(format!("invalid CPU shares ({}): value must be a positive integer", r.cpu_shares)));
-    }
-    for (what, name, wanted, there) in [
-        ("CPUs", "cpuset cpus", &r.cpuset_cpus, "/sys/devices/system/cpu/online"),
-        ("memory nodes", "cpuset mems", &r.cpuset_mems, "/sys/devices/system/node/online"),
-    ] {
-        check_set(what, name, wanted, there)?;
-    }
-    if r.nano_cpus < 0 || r.nano_cpus > cpus * 1_000_000_000 {
-        return Err(invalid(format!(
-            "range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
-        )));
-    }
-    if r.cpu_period != 0 && !(1_000..=1_000_000).contains(&r.cpu_period) {
-        return Err(invalid(
-            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)".into(),
-        ));
-    }
-    if r.cpu_quota > 0 && r.cpu_quota < 1_000 {
-        return Err(invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)".into()));
-    }
-    if r.blkio_weight != 0 && !(10..=1000).contains(&r.blkio_weight) {
-        return Err(invalid("Range of blkio weight is from 10 to 1000".into()));
-    }
-    if r.kernel_memory > 0 {
-        warnings.push("Specifying a kernel memory limit is deprecated and ignored".into());
-    }
-    Ok(())
-}
-
-/// Checks a list such as `0-3,7` against the numbers that are online.
-fn check_set(what: &str, name: &str, wanted: &str, online_path: &str) -> Result<()> {
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let wanted_set = number_set(wanted).ok_or_else(|| invalid(format!("Invalid value {wanted} for {name}")))?;
-    let Ok(online) = std::fs::read_to_string(online_path) else { return Ok(()) };
-    let online = online.trim();
-    match number_set(online) {
-        Some(there) if !wanted_set.is_subset(&there) => {
-            Err(invalid(format!("Requested {what} are not available - requested {wanted}, available: {online}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Reads cpuset(7)'s list format; nothing for what is none or names a number that no machine has.
-fn number_set(text: &str) -> Option<BTreeSet<u16>> {
-    let mut set = BTreeSet::new();
-    for part in text.split(',') {
-        let (from, to) = part.split_once('-').unwrap_or((part, part));
-        let (from, to): (u16, u16) = (from.parse().ok()?, to.parse().ok()?);
-        if from > to || to > 8191 {
-            return None;
-        }
-        set.extend(from..=to);
-    }
-    Some(set)
-}
-
 fn check_namespaces(host: &HostConfig) -> Result<()> {
     let joined = |mode: &str| mode.strip_prefix("container:").is_some_and(|c| !c.is_empty());
     if !["", "host"].contains(&host.pid_mode.as_str()) && !joined(&host.pid_mode) {
@@ -214,6 +132,9 @@ fn check_namespaces(host: &HostConfig) -> Result<()> {
         return Err(invalid(format!("invalid user namespace mode: {}", host.userns_mode)));
     }
     let has_ports = !host.port_bindings.is_empty() || host.publish_all_ports;
+    if host.network_mode == "container:" {
+        return Err(invalid("invalid network mode: invalid container format container:<name|id>".into()));
+    }
     if joined(&host.network_mode) && has_ports {
         return Err(invalid("conflicting options: port publishing and the container type network mode".into()));
     }

@@ -34,7 +34,7 @@ pub(super) fn forwards_ipv4() -> bool {
 }
 
 /// The cgroup controllers and limits there are.
-pub(super) struct Cgroups {
+pub(crate) struct Cgroups {
     /// Only the unified hierarchy is mounted.
     pub is_v2: bool,
     pub memory: bool,
@@ -44,6 +44,8 @@ pub(super) struct Cgroups {
     pub cpu_quota: bool,
     pub cpuset: bool,
     pub pids: bool,
+    pub blkio_weight: bool,
+    pub blkio_weight_device: bool,
 }
 
 impl Cgroups {
@@ -65,6 +67,8 @@ impl Cgroups {
                 cpu_quota: has("cpu"),
                 cpuset: has("cpuset"),
                 pids: has("pids"),
+                blkio_weight: has("io"),
+                blkio_weight_device: has("io"),
             };
         }
         let exists = |path: &str| root.join(path).exists();
@@ -77,6 +81,8 @@ impl Cgroups {
             cpu_quota: exists("cpu/cpu.cfs_quota_us"),
             cpuset: exists("cpuset/cpuset.cpus") || exists("cpuset/cpus"),
             pids: exists("pids/cgroup.procs"),
+            blkio_weight: exists("blkio/blkio.weight"),
+            blkio_weight_device: exists("blkio/blkio.weight_device"),
         }
     }
 }

@@ -9,6 +9,7 @@ mod usage;
 mod version;
 
 pub use criu::check_criu;
+pub(crate) use host::Cgroups;
 pub use time::until_filter;
 
 /// A new engine's id: a random UUID.

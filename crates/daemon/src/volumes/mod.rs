@@ -3,4 +3,4 @@
 mod backend;
 mod store;
 
-pub use store::{Volume, Volumes, check_name};
+pub use store::{Volume, Volumes, check_driver, check_name};

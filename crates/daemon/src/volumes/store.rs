@@ -78,11 +78,7 @@ impl Volumes {
         options: BTreeMap<String, String>,
         labels: BTreeMap<String, String>,
     ) -> Result<(Volume, bool)> {
-        if !["", "local", "default"].contains(&driver) {
-            return Err(Error::NotFound(format!(
-                "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
-            )));
-        }
+        check_driver(driver)?;
         check_options(&options)?;
         let anonymous = name.is_empty();
         let name = if anonymous { crate::containers::names::random_id() } else { check_name(name)?.to_owned() };
@@ -155,6 +151,14 @@ impl Volumes {
             nix::mount::umount2(&data, MntFlags::MNT_DETACH).context(|| format!("umount {}", data.display()))?;
         }
         Ok(())
+    }
+}
+
+/// There is one volume driver.
+pub fn check_driver(driver: &str) -> Result<()> {
+    match driver {
+        "" | "local" | "default" => Ok(()),
+        _ => Err(Error::NotFound(format!("error looking up volume plugin {driver}: plugin \"{driver}\" not found"))),
     }
 }
 

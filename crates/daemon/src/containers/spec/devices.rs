@@ -20,6 +20,16 @@ pub struct Devices {
 /// What a container may use: Docker's short list, `--device` and `--device-cgroup-rule`; with `--privileged` everything
 /// the host has.
 pub fn resolve(host: &HostConfig) -> Result<Devices> {
+    // There are no device drivers and no CDI directories here; the words are Docker's for that.
+    if let Some(request) = host.resources.device_requests.first() {
+        return Err(Error::System(match request.driver.as_str() {
+            "cdi" => format!("CDI device injection failed: unresolvable CDI devices {}", request.device_ids.join(", ")),
+            driver => format!(
+                "could not select device driver {driver:?} with capabilities: [{}]",
+                request.capabilities.iter().map(|all| format!("[{}]", all.join(" "))).collect::<Vec<_>>().join(" ")
+            ),
+        }));
+    }
     if host.privileged {
         let mut devices = Devices { nodes: Vec::new(), rules: vec![json!({ "allow": true, "access": "rwm" })] };
         collect(Path::new("/dev"), "/dev", "rwm", 0, &mut devices.nodes, None);
@@ -37,9 +47,6 @@ pub fn resolve(host: &HostConfig) -> Result<Devices> {
     }
     for rule in &host.resources.device_cgroup_rules {
         devices.rules.push(parse_rule(rule)?);
-    }
-    if !host.resources.device_requests.is_empty() {
-        return Err(Error::NotImplemented("device requests (--gpus) are not implemented".into()));
     }
     Ok(devices)
 }

@@ -14,7 +14,7 @@ pub struct Security {
     pub seccomp: Option<Profile>,
     /// `systempaths=unconfined`: nothing in /proc and /sys is masked or read-only.
     pub unmasked: bool,
-    /// `apparmor=…`; only kept to be shown, unless the kernel has AppArmor.
+    /// `apparmor=…`, where the kernel has AppArmor; where it has none nothing is confined by it.
     pub apparmor: Option<String>,
 }
 
@@ -45,16 +45,27 @@ impl Security {
                 _ => return Err(invalid(option)),
             }
         }
-        if let Some(profile) = security.apparmor.as_deref()
-            && profile != "unconfined"
-            && !std::path::Path::new("/sys/kernel/security/apparmor").exists()
-        {
-            return Err(Error::InvalidParameter(format!(
-                "AppArmor profile {profile} was asked for, and this kernel has no AppArmor"
-            )));
+        if !has_apparmor() {
+            security.apparmor = None;
         }
         Ok(security)
     }
+}
+
+/// Says what is asked of this kernel in vain.
+pub fn warnings(host: &HostConfig) -> Vec<String> {
+    let profile =
+        host.security_opt.iter().filter_map(|o| o.strip_prefix("apparmor").and_then(|o| o.get(1..))).next_back();
+    match profile {
+        Some(profile) if profile != "unconfined" && !has_apparmor() => {
+            vec![format!("This kernel has no AppArmor. Profile {profile} discarded.")]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn has_apparmor() -> bool {
+    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
 }
 
 fn invalid(option: &str) -> Error {
