@@ -150,6 +150,10 @@ fn diff_and_cp() {
     engine.ok("docker exec c1 ln -s /etc/hostname /link && docker exec c1 ln -s ../../../../../../etc/passwd /up");
     let inside = engine.ok("docker exec c1 cat /etc/passwd");
     assert_eq!(engine.ok("docker cp -L c1:/up up && cat up"), inside);
+    // Owners go along as numbers; with -a they become the container's own user.
+    engine.ok("docker create --name as5 -u 5:6 busybox && touch mine && chown 9:10 mine");
+    engine.ok("docker cp mine as5:/kept && docker cp -a mine as5:/given && docker commit as5 owners && docker rm as5");
+    assert_eq!(engine.ok("docker run --rm owners stat -c %u:%g /kept /given"), "9:10\n5:6");
     // A stopped one has a file system, too.
     engine.ok(
         "docker stop -t 0 c1 && docker cp c1:/new again && docker cp sent c1:/late && docker diff c1 | grep -q 'A /late'",

@@ -276,3 +276,62 @@ fn namespaces_can_be_shared() {
         (done.out() == "hi").then_some(())
     });
 }
+
+#[test]
+fn mounts_in_full() {
+    let engine = Engine::start();
+    let options = "volume-label=a=b,volume-opt=type=tmpfs,volume-opt=device=tmpfs,volume-opt=o=size=64k";
+    let seen = engine.ok(&format!("docker run --rm --mount type=volume,src=mem,dst=/v,{options} busybox df -k /v"));
+    assert!(seen.contains(" 64 "), "{seen}");
+    assert_eq!(engine.ok("docker volume inspect mem -f '{{json .Labels}}'"), "{\"a\":\"b\"}");
+    engine.ok("docker run --rm -v tree:/t busybox mkdir -p /t/sub/below");
+    let sub =
+        |path: &str| format!("docker run --rm --mount type=volume,src=tree,dst=/s,volume-subpath={path} busybox ls /s");
+    assert_eq!(engine.ok(&sub("sub")), "below");
+    engine.fails(&sub("../tree")).says("subpath must be a relative path within the volume");
+    engine.fails(&sub("nope")).says("cannot access path");
+    for (mount, words) in [
+        ("type=bind,src=/tmp,dst=/x,bind-propagation=odd", "invalid propagation mode: odd"),
+        ("type=volume,src=vol,dst=/x,volume-driver=pigeon", "error looking up volume plugin pigeon"),
+        ("type=npipe,src=p,dst=/x", "invalid mount config for type \"npipe\": mount type unknown"),
+        ("type=bind,src=/no/such/place,dst=/x", "bind source path does not exist"),
+    ] {
+        engine.ends_with(125, &format!("docker run --rm --mount {mount} busybox true")).says(words);
+    }
+    let refused = engine.ends_with(125, "docker run --rm --volumes-from nobody busybox true");
+    let refused = refused.says("No such container: nobody");
+    assert!(!refused.stderr.contains("Unable to find image"), "{}", refused.report());
+}
+
+#[test]
+fn what_cannot_be_is_refused_or_left_out_with_a_warning() {
+    let engine = Engine::start();
+    for (flags, words) in [
+        ("--uts host -h name", "conflicting options: hostname and the UTS mode"),
+        ("--network container:nobody", "joining network namespace of container: No such container: nobody"),
+        ("--network bridge --network host", "cannot connect container to host network"),
+        ("--ip 10.9.8.7", "user specified IP address is supported on user defined networks only"),
+        ("--gpus all", "could not select device driver \"\" with capabilities: [[gpu]]"),
+        ("--log-driver pigeon", "error looking up logging plugin pigeon"),
+        ("--tmpfs /t:upperdir", "invalid tmpfs option \"upperdir\""),
+    ] {
+        engine.ends_with(125, &format!("docker run --rm {flags} busybox true")).says(words);
+    }
+    engine.ok("docker run --rm --security-opt apparmor=unconfined busybox true");
+    engine.ok("docker run -d --rm --name auto busybox sleep 1000");
+    engine.fails("docker update --restart always auto").says("Restart policy cannot be updated because AutoRemove");
+    assert!(engine.ok("docker run --rm --cgroupns host busybox cat /proc/1/cgroup").contains(":/docker/"));
+}
+
+#[test]
+fn addresses_of_the_link_too() {
+    let engine = Engine::start();
+    engine.ok("docker network create own");
+    let addresses = engine.ok("docker run --rm --network own --link-local-ip 169.254.7.8 busybox ip -4 addr show eth0");
+    assert!(addresses.contains("inet 169.254.7.8/16"), "{addresses}");
+    engine.ok("docker run -d --name web -p 127.0.0.1::80 --expose 90 busybox sleep 1000");
+    let port = engine.ok("docker port web 80 | cut -d: -f2");
+    assert_eq!(engine.ok(&format!("docker ps -q --filter publish={port} | wc -l")), "1");
+    assert_eq!(engine.ok("docker ps -q --filter publish=80 | wc -l"), "0");
+    assert_eq!(engine.ok("docker ps -q --filter expose=89-91/tcp | wc -l"), "1");
+}

@@ -30,7 +30,9 @@ fn volumes_are_made_listed_looked_at_and_removed() {
     engine.fails("docker volume inspect data").says("no such volume");
     engine.ok("docker volume rm -f data");
     engine.fails("docker volume create '../x'").says("includes invalid characters for a local volume name");
-    engine.fails("docker volume create -d pigeon x");
+    engine.fails("docker volume create -d pigeon xx").says("create xx: error looking up volume plugin pigeon");
+    engine.fails("docker volume create -o type=ext4 xx").says("create xx: missing required option: \"device\"");
+    engine.fails("docker volume create -o colour=red xx").says("create xx: invalid option: \"colour\"");
     let pruned = engine.ok("docker volume prune -f");
     assert!(pruned.contains(&anonymous), "{pruned}");
     assert_eq!(engine.ok("docker volume ls -q"), "");

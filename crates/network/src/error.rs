@@ -68,7 +68,7 @@ pub enum Error {
     /// A host port is taken.
     #[error(
         "failed to set up container networking: driver failed programming external connectivity on endpoint {endpoint} \
-         ({endpoint_id}): failed to bind host port {binding}: {reason}"
+         ({endpoint_id}): failed to bind host port for {binding}: {reason}"
     )]
     PortBind {
         /// The container's name.

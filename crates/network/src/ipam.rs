@@ -117,7 +117,10 @@ fn parse_subnet(text: &str) -> Result<Ipv4Net> {
         Error::Invalid(format!("invalid network config:\ninvalid subnet {text}: invalid CIDR block notation"))
     })?;
     if net.addr() != net.network() {
-        return Err(Error::Invalid(format!("invalid subnet {text}: it should be {}", net.trunc())));
+        return Err(Error::Invalid(format!(
+            "invalid network config:\ninvalid subnet {text}: it should be {}",
+            net.trunc()
+        )));
     }
     if !(1..=30).contains(&net.prefix_len()) {
         return Err(Error::Invalid(format!("invalid subnet {text}: a prefix length from 1 to 30 is needed")));

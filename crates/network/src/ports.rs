@@ -225,7 +225,7 @@ mod tests {
             error.to_string(),
             format!(
                 "failed to set up container networking: driver failed programming external connectivity on endpoint \
-                 web (abc): failed to bind host port 127.0.0.1:{port}:172.17.0.2:80/tcp: address already in use"
+                 web (abc): failed to bind host port for 127.0.0.1:{port}:172.17.0.2:80/tcp: address already in use"
             )
         );
         let second = publish(&asker(), &[wanted(Some(port..=port + 20))], None, &mut next).unwrap();

@@ -127,11 +127,18 @@ impl Daemon {
         if record.host_config.readonly_rootfs && root_is_rootfs(&record, path) {
             return Err(Error::Forbidden("container rootfs is marked read-only".into()));
         }
+        // As in Docker: the archive's owners, unless it is asked that all belongs to the container's own user.
+        let user = &record.config.user;
+        let owner = match options.copy_uid_gid && !user.is_empty() {
+            true => Some(super::spec::user::resolve(&mounted.path, user, &[])?),
+            false => None,
+        };
         let options = UnpackOptions {
             whiteouts: Whiteouts::None,
             limits: Limits { max_entries: u64::MAX, max_bytes: u64::MAX },
             devices: true,
-            archive_owners: options.copy_uid_gid,
+            archive_owners: owner.is_none(),
+            owner: owner.map_or((0, 0), |user| (user.uid, user.gid)),
             keep_types: options.no_overwrite_dir_non_dir,
             subdirectory: below.into_bytes(),
             ..UnpackOptions::default()

@@ -123,12 +123,22 @@ impl Daemon {
             && f.matches_exactly("health", container.health.status())
             && f.any("is-task", |wanted| matches!(wanted, "false" | "0"))
             && f.any("volume", |wanted| record.mounts.iter().any(|m| mount_matches(m, wanted)))
-            && f.any("publish", |wanted| port_matches(wanted, record.host_config.port_bindings.keys()))
-            && f.any("expose", |wanted| port_matches(wanted, record.config.exposed_ports.keys()))
+            && self.port_filters(f, record)
             && (query.networks.is_empty() || query.networks.iter().any(|n| record.networks.contains_key(n)))
             && query.ancestors.as_ref().is_none_or(|set| set.contains(&record.image_id))
             && query.created_before.is_none_or(|at| record.created < at)
             && query.created_after.is_none_or(|at| record.created > at)
+    }
+
+    /// As Docker: `publish` is a port of the host, `expose` one of the container, and either is enough.
+    fn port_filters(&self, filters: &Filters, record: &Record) -> bool {
+        if !filters.contains("publish") && !filters.contains("expose") {
+            return true;
+        }
+        self.ports(record).iter().any(|port| {
+            filters.get("publish").any(|wanted| port_matches(wanted, port.public_port, &port.r#type))
+                || filters.get("expose").any(|wanted| port_matches(wanted, port.private_port, &port.r#type))
+        })
     }
 
     fn summary(&self, container: &Container, record: &Record) -> ContainerSummary {
@@ -200,13 +210,11 @@ fn mount_matches(mount: &MountPlan, wanted: &str) -> bool {
 }
 
 /// `80`, `80/tcp`, `80-90`, `80-90/udp`.
-fn port_matches<'a>(wanted: &str, mut ports: impl Iterator<Item = &'a String>) -> bool {
-    let (range, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
+fn port_matches(wanted: &str, port: u16, protocol: &str) -> bool {
+    let (range, wanted_protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
     let (from, to) = range.split_once('-').unwrap_or((range, range));
     let (Ok(from), Ok(to)) = (from.parse::<u16>(), to.parse::<u16>()) else { return false };
-    ports.any(|port| {
-        super::network::parse_port(port).is_ok_and(|(n, p)| (from..=to).contains(&n) && p.name() == protocol)
-    })
+    (from..=to).contains(&port) && wanted_protocol == protocol
 }
 
 fn quote(word: &str) -> String {
@@ -272,9 +280,8 @@ mod tests {
 
     #[test]
     fn ports_and_names() {
-        let ports = ["80/tcp".to_owned(), "53/udp".to_owned()];
-        assert!(port_matches("80", ports.iter()) && port_matches("70-90/tcp", ports.iter()));
-        assert!(port_matches("53/udp", ports.iter()) && !port_matches("53", ports.iter()));
+        assert!(port_matches("80", 80, "tcp") && port_matches("70-90/tcp", 80, "tcp"));
+        assert!(port_matches("53/udp", 53, "udp") && !port_matches("53", 53, "udp") && !port_matches("x", 0, "tcp"));
         assert!(name_matches("^web$", "web") && name_matches("^/web", "web") && !name_matches("^eb", "web"));
     }
 }

@@ -5,6 +5,7 @@ use api::backend::NetworkBackend;
 use api::filters::Filters;
 use api::types::{self, Map};
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 use super::show::{matches, show};
 use crate::Daemon;
@@ -56,6 +57,16 @@ impl NetworkBackend for Daemon {
     async fn prune(&self, filters: Filters) -> api::Result<types::NetworksPruneResponse> {
         filters.validate(&["label", "label!", "until"])?;
         let until = crate::system::until_filter(&filters)?;
+        Ok(self.job("prune", "networks", self.network_prune(until, &filters)).await?)
+    }
+}
+
+impl Daemon {
+    async fn network_prune(
+        &self,
+        until: Option<DateTime<Utc>>,
+        filters: &Filters,
+    ) -> Result<types::NetworksPruneResponse> {
         let mut response = types::NetworksPruneResponse::default();
         for network in self.networks.list() {
             let label = |key: &str| network.labels.get(key).map(String::as_str);
@@ -78,9 +89,7 @@ impl NetworkBackend for Daemon {
         self.events.emit("network", "prune", "", Map::from_iter([("reclaimed", "0".to_owned())]));
         Ok(response)
     }
-}
 
-impl Daemon {
     /// Tells that something happened to a network.
     pub(super) fn network_event(&self, action: &str, network: &Network, more: &[(&str, String)]) {
         let own = [("name", network.name.clone()), ("type", network.driver.name().to_owned())];
@@ -97,9 +106,7 @@ fn network_request(request: types::NetworkCreateRequest) -> Result<CreateNetwork
         return Err(Error::NotImplemented("configuration-only networks are not implemented".into()));
     }
     if request.ingress || !["", "local"].contains(&request.scope.as_str()) {
-        let words = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this \
-                     node to swarm and try again.";
-        return Err(Error::Unavailable(words.into()));
+        return Err(Error::Forbidden("cannot create a swarm scoped network when swarm is not active".into()));
     }
     if request.enable_ipv4 == Some(false) {
         return Err(Error::NotImplemented("networks without IPv4 are not implemented".into()));

@@ -89,11 +89,16 @@ impl Daemon {
             init_binary: "docker-init".into(),
             containerd_commit: commit.clone(),
             runc_commit: commit,
-            security_options: strings(&["name=seccomp,profile=builtin", "name=cgroupns"]),
+            security_options: strings(match cgroups.is_v2 {
+                true => &["name=seccomp,profile=builtin", "name=cgroupns"][..],
+                false => &["name=seccomp,profile=builtin"][..],
+            }),
             default_address_pools: config
                 .network
                 .address_pools
                 .iter()
+                // Only what the administrator has chosen.
+                .filter(|_| config.network.address_pools != ::network::Config::new("", "", "").address_pools)
                 .map(|(base, size)| AddressPool { base: base.to_string(), size: u32::from(*size) })
                 .collect(),
             firewall_backend: config

@@ -60,6 +60,12 @@ impl VolumeBackend for Daemon {
     async fn prune(&self, filters: Filters) -> api::Result<types::VolumesPruneResponse> {
         filters.validate(&["all", "label", "label!"])?;
         let all = filters.bool_or("all", false)?;
+        Ok(self.job("prune", "volumes", self.volume_prune(all, &filters)).await?)
+    }
+}
+
+impl Daemon {
+    async fn volume_prune(&self, all: bool, filters: &Filters) -> Result<types::VolumesPruneResponse> {
         let mut response = types::VolumesPruneResponse::default();
         for volume in self.volumes.list() {
             let label = |key: &str| volume.labels.get(key).map(String::as_str);
@@ -86,9 +92,7 @@ impl VolumeBackend for Daemon {
         self.events.emit("volume", "prune", "", Map::from_iter(reclaimed));
         Ok(response)
     }
-}
 
-impl Daemon {
     /// All volumes with what they cost and how many containers use them.
     pub(crate) async fn volume_usage(&self) -> Result<Vec<types::Volume>> {
         let mut shown = Vec::new();

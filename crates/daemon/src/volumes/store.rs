@@ -78,17 +78,17 @@ impl Volumes {
         options: BTreeMap<String, String>,
         labels: BTreeMap<String, String>,
     ) -> Result<(Volume, bool)> {
-        check_driver(driver)?;
-        check_options(&options)?;
         let anonymous = name.is_empty();
+        let about = |e: Error| match e {
+            Error::NotFound(why) => Error::NotFound(format!("create {name}: {why}")),
+            e => Error::InvalidParameter(format!("create {name}: {e}")),
+        };
+        check_driver(driver).map_err(about)?;
+        check_options(&options).map_err(about)?;
         let name = if anonymous { crate::containers::names::random_id() } else { check_name(name)?.to_owned() };
         let mut all = self.lock();
         if let Some(existing) = all.get(&name) {
-            if !options.is_empty() && existing.options != options {
-                return Err(Error::Conflict(format!(
-                    "create {name}: conflict: volume already exists with different options"
-                )));
-            }
+            // As in Docker, whatever options and labels are asked for now.
             return Ok((existing.clone(), false));
         }
         let data = self.mountpoint(&name);
@@ -138,7 +138,13 @@ impl Volumes {
                     flags,
                     Some(rest.as_str()).filter(|r| !r.is_empty()),
                 )
-                .context(|| format!("failed to mount local volume: mount {}:{}", option("device"), data.display()))?;
+                .map_err(|e| {
+                    let (device, data, flags) = (option("device"), data.display(), flags.bits());
+                    Error::System(format!(
+                        "error while mounting volume '{data}': failed to mount local volume: mount {device}:{data}, flags: {flags:#x}: {}",
+                        e.desc().to_lowercase()
+                    ))
+                })?;
             }
         }
         Ok(data)
@@ -185,7 +191,11 @@ fn check_options(options: &BTreeMap<String, String>) -> Result<()> {
         None if options.contains_key("size") => {
             Err(Error::InvalidParameter("quota size requested but no quota support".into()))
         }
-        None => Ok(()),
+        None if options.is_empty() => Ok(()),
+        None => match ["type", "device"].into_iter().find(|key| !options.contains_key(*key)) {
+            Some(missing) => Err(Error::InvalidParameter(format!("missing required option: \"{missing}\""))),
+            None => Ok(()),
+        },
     }
 }
 
