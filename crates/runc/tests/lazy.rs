@@ -308,3 +308,39 @@ fn memory_that_was_cut_short_is_refused_before_anything_is_made() {
     assert!(container.must_fail(&["state", &id]).contains("container does not exist"));
     assert!(page_daemon(&container.id).is_empty());
 }
+
+#[test]
+fn memory_may_come_from_a_page_daemon_of_criu() {
+    if !has_criu() {
+        return;
+    }
+    let mut container = Container::new("lazy-criu", "i=0; while true; do i=$((i+1)); echo n $i; sleep 0.05; done");
+    container.start();
+    container.wait_past(2);
+    container.sleep("image");
+    let asleep = container.count();
+    let work = container.path("work");
+    fs::create_dir_all(&work).unwrap();
+    let criu = criu::Program::find(None).unwrap();
+    let mut daemon = std::process::Command::new(&criu.path)
+        .args(["lazy-pages", "-D"])
+        .arg(container.path("image"))
+        .arg("-W")
+        .arg(&work)
+        .spawn()
+        .unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !work.join("lazy-pages.socket").exists() {
+        assert!(std::time::Instant::now() < deadline && daemon.try_wait().unwrap().is_none(), "no page daemon");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    wake(&mut container, "image", &["--lazy-pages"]);
+    container.wait_past(asleep);
+    assert!(daemon.wait().unwrap().success());
+    assert!(!container.path("state").join(&container.id).join("lazy.json").exists(), "ours was started as well");
+    // It has left its socket.
+    assert!(container.call(&["delete", "-f", &container.id]).status.success());
+    let asleep = container.count();
+    wake(&mut container, "image", &["--lazy-pages"]);
+    container.wait_past(asleep);
+}

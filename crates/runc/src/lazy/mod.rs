@@ -194,10 +194,17 @@ fn listen(work: &Path) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Whether somebody else's page daemon serves this work directory.
+/// Whether somebody else's page daemon serves this work directory. One that has gone leaves its socket behind, and one that
+/// is there takes the first connection for CRIU's: it is asked with a socket of another type, which the kernel refuses in
+/// one way if there is somebody, and in another if there is not.
 pub fn is_served(work: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    fs::symlink_metadata(work.join(SOCKET)).is_ok_and(|metadata| metadata.file_type().is_socket())
+    let ask = || -> rustix::io::Result<()> {
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        let dir = rustix::fs::open(work, flags, rustix::fs::Mode::empty())?;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))?)
+    };
+    ask() == Err(rustix::io::Errno::PROTOTYPE)
 }
 
 /// Waits until it does: whoever starts it and then restores cannot know when it is ready.
@@ -290,6 +297,19 @@ mod tests {
     use criu::pagemap::Range;
 
     use super::*;
+
+    #[test]
+    fn a_page_daemon_that_has_gone_serves_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!is_served(dir.path()));
+        let daemon = std::os::unix::net::UnixListener::bind(dir.path().join(SOCKET)).unwrap();
+        assert!(is_served(dir.path()));
+        wait_until_served(dir.path()).unwrap();
+        daemon.set_nonblocking(true).unwrap();
+        assert!(daemon.accept().is_err(), "it was disturbed");
+        drop(daemon);
+        assert!(!is_served(dir.path()));
+    }
 
     #[test]
     fn memory_in_common_is_that_at_the_same_addresses() {
