@@ -141,18 +141,17 @@ fn fit_capabilities(process: &mut Value) {
             }
         });
     }
+    // One list, and runc's words.
+    unknown.extend(missing);
     if !unknown.is_empty() {
-        warn!("ignoring unknown capabilities: {}", sorted(unknown));
-    }
-    if !missing.is_empty() {
-        warn!("ignoring capabilities that this host cannot give: {}", sorted(missing));
+        warn!("ignoring unknown or unavailable capabilities: [{}]", sorted(unknown));
     }
 }
 
 fn sorted(set: HashSet<String>) -> String {
     let mut names: Vec<_> = set.into_iter().collect();
     names.sort();
-    names.join(", ")
+    names.join(" ")
 }
 
 /// The path of the root file system.
