@@ -119,7 +119,9 @@ impl Hub {
 
 impl Inner {
     fn tick(&mut self) -> DateTime<Utc> {
-        self.last = Utc::now().max(self.last + TimeDelta::nanoseconds(1));
+        // A journal may come from a machine with any clock: at the end of time it stands still.
+        let next = self.last.checked_add_signed(TimeDelta::nanoseconds(1)).unwrap_or(self.last);
+        self.last = Utc::now().max(next);
         self.last
     }
 
@@ -256,6 +258,21 @@ mod tests {
         assert_eq!(slow.next().await, Some(Err(Lost)));
         assert_eq!(slow.next().await, None);
         assert_eq!(hub.subscribers(), 1);
+    }
+
+    #[test]
+    fn a_journal_from_the_end_of_time_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.log");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        let timestamp = DateTime::<Utc>::MAX_UTC;
+        let (pid, reason) = (String::new(), String::new());
+        let event = Event { id: "a".into(), kind: EventKind::Oom, timestamp, pid, status: 0, reason };
+        journal.append(&event).unwrap();
+        let hub = Hub::open(&path, 0).unwrap();
+        assert_eq!(hub.lock().past.len(), 1);
+        hub.publish(EventKind::Oom, "b", "", 0);
+        assert_eq!(hub.lock().past.len(), 2);
     }
 
     #[test]
