@@ -4,6 +4,7 @@
 //! attempt, is not listed, and does not stand in the way of the next attempt.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use super::container::Container;
 use super::writers::remove_behind;
 use crate::appear::appear;
 use crate::error::{Error, Result};
+use crate::lookout;
 use crate::process::HostProcess;
 use crate::shims::ShimClient;
 use crate::statedir::{self, ContainerDir};
@@ -37,6 +39,8 @@ const DUMP_STATS_NAME: &str = "stats-dump";
 
 /// What our runtime writes last of all that belongs to a checkpoint.
 const OPTIONS_NAME: &str = "dormouse-options.json";
+/// How long a shim may take to begin what it was asked for.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(1);
 /// How long CRIU may take to end a container without its runtime.
 pub const END_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a shim whose connection broke may take to end.
@@ -234,7 +238,7 @@ pub async fn recover(dir: &ContainerDir, patience: Duration, init: Option<HostPr
     }
     match statedir::read_json::<Note>(&note_path) {
         Ok(note) => {
-            let told = matches!(tokio::time::timeout(patience, appear(&note.marker)).await, Ok(Ok(())));
+            let told = told_within(patience, &note).await;
             // A runtime that was killed after CRIU had the last word.
             let ended = note.record.exit && init.is_none_or(|init| !init.is_alive());
             let complete = told || (ended && is_dumped(&note.image_path));
@@ -256,6 +260,34 @@ pub async fn recover(dir: &ContainerDir, patience: Duration, init: Option<HostPr
         Err(error) => warn!(%error, "cannot read the note of a checkpoint"),
     }
     let _ = fs::remove_file(note_path);
+}
+
+/// Whether the runtime has its last word to say, within `patience` or before it ends.
+async fn told_within(patience: Duration, note: &Note) -> bool {
+    let until = tokio::time::Instant::now() + patience;
+    let over = async {
+        // The shim may have been asked and not have begun yet; docker-containerd may as well have died before it asked.
+        tokio::time::sleep(BEGIN_PATIENCE).await;
+        let image_path = note.image_path.clone();
+        let runtimes = tokio::task::spawn_blocking(move || runtimes_writing(&image_path)).await.unwrap_or_default();
+        lookout::all_ended(runtimes, until).await
+    };
+    tokio::select! {
+        appeared = tokio::time::timeout_at(until, appear(&note.marker)) => matches!(appeared, Ok(Ok(()))),
+        // It is the last word that counts.
+        _ = over => note.marker.exists(),
+    }
+}
+
+/// The runtimes that were told to write a checkpoint here.
+fn runtimes_writing(image_path: &Path) -> Vec<OwnedFd> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = image_path.as_os_str().as_bytes();
+    lookout::find(|process| {
+        let command = fs::read(process.join("cmdline")).unwrap_or_default();
+        let mut words = command.split(|byte| *byte == 0);
+        words.any(|word| word == b"checkpoint") && words.any(|word| word == path)
+    })
 }
 
 /// Whether a dump came so far that nothing is missing from it: our runtime writes its options last, before it lets CRIU
