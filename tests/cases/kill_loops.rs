@@ -303,7 +303,7 @@ impl<'a> Subject<'a> {
         };
         self.nothing_is_left();
         // Whoever is connected is answered by one process, whoever comes later by another.
-        let listens = || engine.ok("docker top c1 -o pid,args").contains("nc -ll");
+        let listens = || engine.ok("docker top c1 -o pid,comm").contains(" nc");
         let answered = self.is_answered() && (victim != Victim::Criu || listens());
         // The same of a process that is not the first one.
         let outcome = match answered || victim != Victim::Criu || deed == Deed::Wake || outcome.contains("woken") {
