@@ -24,7 +24,7 @@ pub struct Container {
     /// Its runtime.
     pub runtime: Runtime,
     /// Held while something changes the container as a whole: pause, resume, update, checkpoint.
-    pub changing: tokio::sync::Mutex<()>,
+    pub changing: Arc<tokio::sync::Mutex<()>>,
     shim: OnceLock<ShimClient>,
     init: OnceLock<HostProcess>,
     cgroups: OnceLock<Cgroups>,
@@ -38,7 +38,7 @@ impl Container {
             dir,
             record,
             runtime,
-            changing: tokio::sync::Mutex::new(()),
+            changing: Arc::default(),
             shim: OnceLock::new(),
             init: OnceLock::new(),
             cgroups: OnceLock::new(),

@@ -97,6 +97,8 @@ async fn restore_container(shared: &Arc<Shared>, key: Key, dir: &ContainerDir) -
     if let Some(shim) = &shim {
         container.set_shim(shim.clone());
     }
+    // Before anybody can ask for the container: who does waits until it is settled what became of an earlier request.
+    let changing = Arc::clone(&container.changing).lock_owned().await;
     let adopted = Adopted { container: Arc::clone(&container), processes: processes(shared, &id, dir) };
     let pids: Vec<String> = adopted.processes.iter().map(|(pid, ..)| pid.clone()).collect();
     let (done, adopting) = oneshot::channel();
@@ -104,12 +106,13 @@ async fn restore_container(shared: &Arc<Shared>, key: Key, dir: &ContainerDir) -
     adopting.await.map_err(|_| Error::Closing)?;
     let Some(shim) = shim else {
         checkpoint::recover(dir, DUMP_END_PATIENCE, container.init()).await;
+        drop(changing);
         return notify(shared, &key, Notice::Gone).await.map(|()| true);
     };
     start::watch_memory(shared, &container);
     let (settling, settlers_shim) = (Arc::clone(&container), shim.clone());
     tokio::spawn(async move {
-        let _changing = settling.changing.lock().await;
+        let _changing = changing;
         // Nothing goes on without the shim.
         let recover = |patience| checkpoint::recover(&settling.dir, patience, settling.init());
         tokio::select! {
