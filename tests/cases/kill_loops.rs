@@ -174,8 +174,12 @@ impl<'a> Subject<'a> {
             if now == self.belongings {
                 return;
             }
-            let more: Vec<_> = now.iter().filter(|thing| !self.belongings.contains(thing)).collect();
-            let less: Vec<_> = self.belongings.iter().filter(|thing| !now.contains(thing)).collect();
+            // Some are there several times, as the rules of the firewall are.
+            let count = |all: &[String], thing: &String| all.iter().filter(|other| *other == thing).count();
+            let more_than = |a: &[String], b: &[String]| -> BTreeSet<String> {
+                a.iter().filter(|thing| count(a, thing) > count(b, thing)).cloned().collect()
+            };
+            let (more, less) = (more_than(&now, &self.belongings), more_than(&self.belongings, &now));
             assert!(
                 Instant::now() < deadline,
                 "left behind: {more:#?}; missing: {less:#?}\n{}",

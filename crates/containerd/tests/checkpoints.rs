@@ -199,3 +199,40 @@ async fn a_checkpoint_cut_off_with_its_shim_leaves_nothing() {
         daemon.assert_clean().await;
     }
 }
+
+/// That is what dockerd's waiting until a checkpoint is settled rests on: as long as the container has not ended for good
+/// it is there to be asked for.
+#[tokio::test]
+async fn the_checkpoints_of_an_ending_container_are_within_reach() {
+    let daemon = Daemon::start(Oci::Runc).await;
+    let go = daemon.dir.join("go");
+    let script = format!(
+        "for a; do [ \"$a\" = delete ] || continue; while [ ! -e {} ]; do sleep 0.02; done; done\nexec runc \"$@\"",
+        go.display()
+    );
+    let request = types::CreateContainerRequest {
+        runtime: daemon.script("slow-runc", &script),
+        runtime_args: vec!["--root".into(), daemon.runtime_root()],
+        ..daemon.request("a", &daemon.bundle("a", &["sleep", "1000"]))
+    };
+    daemon.create(request).await.unwrap();
+    let dir = daemon.dir.join("checkpoints");
+    fs::create_dir_all(dir.join("cp1")).unwrap();
+    // docker-containerd itself clears up after a shim that has died.
+    common::signal(common::shims_of(&daemon.dir.to_string_lossy())[0], "KILL");
+    let mut c = daemon.client.clone();
+    while daemon.state("a").await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let request = types::DeleteCheckpointRequest {
+        id: "a".into(),
+        name: "cp1".into(),
+        checkpoint_dir: dir.to_string_lossy().into_owned(),
+    };
+    c.delete_checkpoint(request.clone()).await.unwrap();
+    assert!(!dir.join("cp1").exists());
+    fs::write(go, "").unwrap();
+    daemon.wait_event("exit a init 137").await;
+    let gone = c.delete_checkpoint(request).await.unwrap_err();
+    assert!(gone.message().contains("container not found"), "{gone}");
+}

@@ -140,8 +140,8 @@ impl Inner {
                 if linked.is_ok() {
                     self.unlink_later(endpoint.host_ifname.clone());
                 }
-                drop(bound);
                 self.unpublish_rules(endpoint);
+                drop(bound);
                 return Err([linked.err(), names.err(), rules.err()]
                     .into_iter()
                     .flatten()
@@ -331,8 +331,9 @@ impl Inner {
         };
         let removed = self.sandboxes.remove(container_id);
         for EndpointState { endpoint, held } in left {
-            held.into_iter().for_each(|held| held.free(&self.runtime));
+            // First the rules: once a port is free it may be somebody else's, and so may its rule.
             self.unpublish_rules(&endpoint);
+            held.into_iter().for_each(|held| held.free(&self.runtime));
         }
         self.records.delete_endpoints_of(container_id)?;
         removed

@@ -23,7 +23,7 @@ impl Owner {
             Internal::Added { key, pid, result, reply } => self.added(&key, &pid, result, reply),
             Internal::Ended { key, ended, reported } => self.ended(&key, ended, reported),
             Internal::Oom(key) => {
-                if let Some(Entry { phase: Phase::Running(_) | Phase::Ending, .. }) = self.entry(&key) {
+                if let Some(Entry { phase: Phase::Running(_) | Phase::Ending(_), .. }) = self.entry(&key) {
                     info!(id = %key.id, "a container is out of memory");
                     self.shared.hub.publish(EventKind::Oom, &key.id, "", 0);
                 }
@@ -131,9 +131,9 @@ impl Owner {
                 entry.early_status = entry.early_status.or(status);
                 return;
             }
-            Phase::Ending => return,
+            Phase::Ending(_) => return,
         };
-        entry.phase = Phase::Ending;
+        entry.phase = Phase::Ending(Arc::clone(&container));
         let processes = entry.processes.keys().cloned().collect();
         let key = key.clone();
         tokio::spawn(async move {

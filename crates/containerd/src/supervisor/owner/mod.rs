@@ -38,8 +38,8 @@ struct Entry {
 enum Phase {
     Starting,
     Running(Arc<Container>),
-    /// Of no use to clients any more, but its id is not free yet.
-    Ending,
+    /// Of little use to clients any more, but its id is not free yet.
+    Ending(Arc<Container>),
 }
 
 #[derive(Debug)]
@@ -105,12 +105,13 @@ impl Owner {
                     Ok(types::CreateCheckpointResponse { stats })
                 })
             }
-            Task::DeleteCheckpoint(request, reply) => {
-                self.with_container(&request.id.clone(), reply, |_, c| async move {
-                    checkpoint::delete(&c, request).await?;
+            Task::DeleteCheckpoint(request, reply) => match self.running_or_ending(&request.id) {
+                Ok(container) => answer(reply, async move {
+                    checkpoint::delete(&container, request).await?;
                     Ok(types::DeleteCheckpointResponse {})
-                })
-            }
+                }),
+                Err(error) => refuse(reply, error),
+            },
             Task::ListCheckpoint(request, reply) => match self.running(&request.id) {
                 Ok(container) => answer(reply, async move { checkpoint::list(&container, request).await }),
                 Err(_) => refuse(reply, Error::NoSuchContainers),
@@ -129,6 +130,16 @@ impl Owner {
     fn running(&self, id: &str) -> Result<Arc<Container>> {
         match self.table.get(id) {
             Some(Entry { phase: Phase::Running(container), .. }) => Ok(Arc::clone(container)),
+            _ => Err(Error::ContainerNotFound),
+        }
+    }
+
+    /// The container, also while it is being settled what is left of it: a checkpoint that it ended with, for one.
+    fn running_or_ending(&self, id: &str) -> Result<Arc<Container>> {
+        match self.table.get(id) {
+            Some(Entry { phase: Phase::Running(container) | Phase::Ending(container), .. }) => {
+                Ok(Arc::clone(container))
+            }
             _ => Err(Error::ContainerNotFound),
         }
     }
