@@ -334,6 +334,11 @@ impl Inner {
             // First the rules: once a port is free it may be somebody else's, and so may its rule.
             self.unpublish_rules(&endpoint);
             held.into_iter().for_each(|held| held.free(&self.runtime));
+            // The end of the namespace would take it along, but that may come late: a connection that nobody holds any more
+            // lives on in it until its peer has answered, and with it a second device of this address on the bridge.
+            if !endpoint.host_ifname.is_empty() {
+                self.unlink_later(endpoint.host_ifname);
+            }
         }
         self.records.delete_endpoints_of(container_id)?;
         removed

@@ -289,6 +289,23 @@ async fn containers_without_icc_reach_the_gateway_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_lives_on_keeps_no_place_on_the_bridge() {
+    let mut host = Host::new("dmn13", 140).await;
+    let endpoint = host.joined("aaa", "bridge", named("a")).await;
+    let device = Path::new("/sys/class/net").join(&endpoint.host_ifname);
+    assert!(device.exists());
+    // As a connection does whose process has ended.
+    let _held = std::fs::File::open(host.netns("aaa")).unwrap();
+    host.networks.release_all("aaa").await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while device.exists() {
+        assert!(Instant::now() < deadline, "{} is left", device.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sleeper_gets_its_address_back_at_once() {
     let mut host = Host::new("dmn6", 60).await;
     let first = host.joined("sleeper", "bridge", named("s")).await;
