@@ -5,8 +5,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use serde::Serialize;
 use tracing::field::{Field, Visit};
@@ -59,7 +60,15 @@ struct RuncLayer {
 
 enum Out {
     Stderr,
-    File(File),
+    File(&'static File),
+}
+
+/// Open until the program ends.
+static FILE: OnceLock<File> = OnceLock::new();
+
+/// The log's file, if it has one.
+pub fn descriptor() -> Option<BorrowedFd<'static>> {
+    FILE.get().map(AsFd::as_fd)
 }
 
 impl Write for Out {
@@ -125,13 +134,12 @@ fn line(format: Format, level: &str, msg: &str) -> String {
 pub fn start(file: Option<&Path>, format: Format, debug: bool) -> Result<()> {
     let out = match file {
         None => Out::Stderr,
-        Some(path) => Out::File(
-            OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(path)
-                .doing(|| format!("open log file {}", path.display()))?,
-        ),
+        Some(path) => {
+            let file = OpenOptions::new().append(true).create(true).open(path);
+            let file = file.doing(|| format!("open log file {}", path.display()))?;
+            // A second start (in tests) leaves the first in place.
+            Out::File(FILE.get_or_init(|| file))
+        }
     };
     let layer = RuncLayer { format, debug, out: Mutex::new(out) };
     // A second start (in tests) leaves the first in place.

@@ -12,7 +12,8 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::runtime::Spec;
@@ -110,7 +111,9 @@ impl Container {
     /// Makes the directory of a new container.
     pub fn make(root: &Path, record: Record, spec: &Spec) -> Result<Self> {
         let dir = root.join(&record.id);
-        fs::create_dir_all(root).doing(|| format!("create {}", root.display()))?;
+        // Root of a user namespace goes through both directories; nobody else may see who is in them.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o711).create(root);
+        made.doing(|| format!("create {}", root.display()))?;
         match rustix::fs::mkdir(&dir, rustix::fs::Mode::from_raw_mode(0o711)) {
             Ok(()) => (),
             Err(rustix::io::Errno::EXIST) => return Err(Error::ContainerExists),
@@ -120,7 +123,7 @@ impl Container {
         }
         let container = Container { dir, record };
         let config = serde_json::to_vec(spec).doing(|| "encode the configuration".into())?;
-        let written = write_file(&container.dir.join(CONFIG), &config).and_then(|()| container.save());
+        let written = write_secret(&container.dir.join(CONFIG), &config).and_then(|()| container.save());
         if let Err(err) = written {
             let _ = remove_directory(&container.dir);
             return Err(err);
@@ -179,7 +182,7 @@ impl Container {
     /// Writes `state.json`.
     pub fn save(&self) -> Result<()> {
         let text = serde_json::to_vec(&self.record).doing(|| "encode the state".into())?;
-        write_file(&self.dir.join(STATE), &text)
+        write_secret(&self.dir.join(STATE), &text)
     }
 
     /// The configuration it was started with.
@@ -266,11 +269,25 @@ pub fn remove_directory(dir: &Path) -> Result<()> {
 
 /// Writes a file whole: temporary name, then rename.
 pub fn write_file(path: &Path, text: &[u8]) -> Result<()> {
+    write_whole(path, text, 0o666)
+}
+
+/// The same for what only its owner may read: there are passwords in environments.
+fn write_secret(path: &Path, text: &[u8]) -> Result<()> {
+    write_whole(path, text, 0o600)
+}
+
+fn write_whole(path: &Path, text: &[u8], mode: u32) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = PathBuf::from(temporary);
-    let doing = || format!("write {}", path.display());
-    fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path)).doing(doing).inspect_err(|_| {
+    let write = || {
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        file.write_all(text)?;
+        fs::rename(&temporary, path)
+    };
+    write().doing(|| format!("write {}", path.display())).inspect_err(|_| {
         let _ = fs::remove_file(&temporary);
     })
 }

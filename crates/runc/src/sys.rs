@@ -64,25 +64,31 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Closes every descriptor from `first` on, except for `kept`.
+/// Closes every descriptor from `first` on, except for those `kept`.
 ///
 /// For a process that only executes another program or ends afterwards, and therefore never drops what owned them.
-pub fn close_all_from(first: u32, kept: BorrowedFd<'_>) {
-    let kept = kept.as_raw_fd().cast_unsigned();
-    let close = |from: u32, to: u32| {
-        if from <= to {
+pub fn close_all_from(first: u32, kept: &[RawFd]) -> io::Result<()> {
+    let mut kept: Vec<u32> = kept.iter().map(|fd| fd.cast_unsigned()).filter(|fd| *fd >= first).collect();
+    kept.sort_unstable();
+    let mut from = first;
+    for (to, next) in kept.iter().map(|fd| (fd.checked_sub(1), fd + 1)).chain([(Some(u32::MAX), u32::MAX)]) {
+        if let Some(to) = to.filter(|to| from <= *to) {
             // SAFETY: no memory is involved; the caller uses none of these descriptors any more.
-            unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+            if unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
         }
-    };
-    if kept < first {
-        close(first, u32::MAX);
-    } else {
-        if let Some(last) = kept.checked_sub(1) {
-            close(first, last);
-        }
-        close(kept + 1, u32::MAX);
+        from = next;
     }
+    Ok(())
+}
+
+/// Whether a descriptor was open when this program was executed: all that it has opened itself are close-on-exec.
+pub fn is_inherited(number: u32) -> bool {
+    let Ok(number) = RawFd::try_from(number) else { return false };
+    // SAFETY: F_GETFD takes any number, and no memory is involved.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
 }
 
 /// Replaces the process; returns only with the error.
@@ -275,11 +281,12 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Starts a session keyring of its own; kernels without keyrings are left alone.
-pub fn join_session_keyring(name: &CStr) -> io::Result<()> {
+/// Starts a session keyring of its own; kernels without keyrings are left alone. Without a name it is new for sure.
+pub fn join_session_keyring(name: Option<&CStr>) -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
-    // SAFETY: the name is a valid string.
-    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
+    let name = name.map_or(std::ptr::null(), CStr::as_ptr);
+    // SAFETY: the name is a valid string, or null, which stands for none.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name) };
     match io::Error::last_os_error() {
         _ if result >= 0 => Ok(()),
         err if err.raw_os_error() == Some(libc::ENOSYS) => Ok(()),

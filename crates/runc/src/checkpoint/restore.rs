@@ -110,7 +110,7 @@ pub fn restore(root: &Path, id: &str, spec: &Spec, request: Request<'_>) -> Resu
     let image = request.image.to_owned();
     let work = request.work.to_owned();
     let result = make_mask_directory(&mut container)
-        .and_then(|()| wake(&mut container, spec, &program, &options, &choice, request));
+        .and_then(|_| wake(&mut container, spec, &program, &options, &choice, request));
     // It lies in our own mount namespace; gone it must be before the directory is touched.
     let _ = umount2(&container.dir.join(CRIU_ROOT), MntFlags::MNT_DETACH);
     let _ = fs::remove_dir(container.dir.join(CRIU_ROOT));

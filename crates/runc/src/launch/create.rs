@@ -91,11 +91,11 @@ pub fn record(id: &str, bundle: &Path, spec: &Spec) -> Result<Record> {
 }
 
 /// Makes the empty directory that covers masked directories.
-pub fn make_mask_directory(container: &mut Container) -> Result<()> {
+pub fn make_mask_directory(container: &mut Container) -> Result<PathBuf> {
     let path = container.dir.join("masked");
     fs::create_dir(&path).doing(|| format!("create {}", path.display()))?;
-    container.record.mask_directory = Some(path);
-    Ok(())
+    container.record.mask_directory = Some(path.clone());
+    Ok(path)
 }
 
 /// Creates a container whose first process waits for [`start`].
@@ -140,7 +140,8 @@ pub fn discard(container: &Container) {
 }
 
 fn launch(container: &mut Container, spec: &Spec, mut options: Options) -> Result<()> {
-    make_mask_directory(container)?;
+    let preserved = Preserved::new(options.preserve_fds)?;
+    let empty = make_mask_directory(container)?;
     let namespaces = Namespaces::of(spec);
     let console_socket = options.console_socket.take().map(ConsoleSocket::open).transpose()?;
     let path = container.dir.join(EXEC_FIFO);
@@ -170,7 +171,8 @@ fn launch(container: &mut Container, spec: &Spec, mut options: Options) -> Resul
                 channel: theirs,
                 console_socket,
                 fifo,
-                preserved: Preserved::new(options.preserve_fds),
+                preserved,
+                empty: &empty,
                 early,
                 no_pivot: options.no_pivot,
                 new_keyring: !options.no_new_keyring,

@@ -4,7 +4,7 @@
 //! filter.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use libcontainer::oci_spec::runtime::{Process, Spec};
@@ -19,6 +19,7 @@ use super::sync::{Channel, Message};
 use super::{Preserved, console, wait};
 use crate::cgroup::Below;
 use crate::error::{Doing, Error, Result};
+use crate::logging;
 use crate::state::{Container, Status};
 use crate::sys::{self, Forked};
 
@@ -71,6 +72,7 @@ pub fn exec(container: &Container, process: &Process, options: Options) -> Resul
         }
         _ => (),
     }
+    let preserved = Preserved::new(options.preserve_fds)?;
     let spec = container.spec()?;
     let pid = container.record.pid;
     let init = Pid::from_raw(pid).ok_or(Error::NotRunning)?;
@@ -98,11 +100,11 @@ pub fn exec(container: &Container, process: &Process, options: Options) -> Resul
                 spec: &spec,
                 process,
                 seccomp,
-                pidfd,
+                pidfd: Some(pidfd),
                 namespaces: different & !libc::CLONE_NEWPID,
                 channel: theirs,
                 console_socket,
-                preserved: Preserved::new(options.preserve_fds),
+                preserved,
             }
             .run()
         }
@@ -178,7 +180,7 @@ struct Tenant<'a> {
     spec: &'a Spec,
     process: &'a Process,
     seccomp: Option<Seccomp<'a>>,
-    pidfd: OwnedFd,
+    pidfd: Option<OwnedFd>,
     namespaces: libc::c_int,
     channel: Channel,
     console_socket: Option<OwnedFd>,
@@ -202,15 +204,31 @@ impl Tenant<'_> {
     }
 
     fn set_up(&mut self) -> Result<Program> {
+        // Whoever traces processes in the container sees this one as soon as it has joined, with all that it has open; and the
+        // program, an interpreter or the working directory may be named by `/proc/self/fd`.
+        let console = self.console_socket.as_ref().map(|socket| socket.as_fd());
+        let pidfd = self.pidfd.take();
+        let namespaces = pidfd.as_ref().map(AsFd::as_fd);
+        let kept = [namespaces, Some(self.channel.as_fd()), console, logging::descriptor()];
+        let kept: Vec<_> = kept.iter().flatten().map(AsRawFd::as_raw_fd).collect();
+        sys::close_all_from(self.preserved.end(), &kept).doing(|| "close descriptors".into())?;
         rustix::process::setsid().doing(|| "setsid".into())?;
+        // The caller's keys are none of the container's business. No name: another container may have taken it, and would
+        // share what is kept there.
+        if let Err(err) = sys::join_session_keyring(None) {
+            tracing::warn!("cannot start a session keyring: {err}");
+        }
+        // runc's, whatever its caller's is.
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         process::set_oom_score(
             self.process
                 .oom_score_adj()
                 .or_else(|| self.spec.process().as_ref().and_then(|process| process.oom_score_adj())),
         );
-        if self.namespaces != 0 {
-            sys::setns(self.pidfd.as_fd(), self.namespaces).doing(|| "join the container's namespaces".into())?;
+        if let Some(namespaces) = namespaces.filter(|_| self.namespaces != 0) {
+            sys::setns(namespaces, self.namespaces).doing(|| "join the container's namespaces".into())?;
         }
+        drop(pidfd);
         if self.namespaces & libc::CLONE_NEWUSER != 0 {
             sys::set_gid(0).doing(|| "become root of the user namespace".into())?;
             sys::set_uid(0).doing(|| "become root of the user namespace".into())?;
@@ -220,7 +238,6 @@ impl Tenant<'_> {
         }
         // Nothing of the program may run outside its limits.
         self.channel.expect(&Message::InCgroups)?;
-        sys::close_on_exec_from(self.preserved.end()).doing(|| "close descriptors".into())?;
         attributes::apply(self.process, self.spec.linux().as_ref())?;
         process::become_user(self.process, self.seccomp.as_ref(), &self.channel)?;
         let mut process = self.process.clone();

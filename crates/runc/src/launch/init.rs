@@ -7,12 +7,12 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::syscall::syscall::create_syscall;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 
 use super::namespaces::Namespaces;
 use super::notify::Seccomp;
@@ -21,9 +21,11 @@ use super::sync::{Channel, Message};
 use super::{Preserved, attributes, console, procfs, words};
 use crate::cgroup::Cgroups;
 use crate::error::{Doing, Error, Result};
+use crate::rootfs::cover::{check_null, cover};
+use crate::rootfs::inside::Inside;
 use crate::rootfs::{self, Plan, cgroups, idmap};
 use crate::state::{Record, Status};
-use crate::{hooks, sys};
+use crate::{hooks, logging, sys};
 
 /// What the child needs to know.
 pub struct Init<'a> {
@@ -36,6 +38,7 @@ pub struct Init<'a> {
     pub console_socket: Option<OwnedFd>,
     pub fifo: fs::File,
     pub preserved: Preserved,
+    pub empty: &'a Path,
     pub early: idmap::Early,
     pub no_pivot: bool,
     pub new_keyring: bool,
@@ -71,7 +74,7 @@ impl Init<'_> {
         rustix::process::setsid().doing(|| "setsid".into())?;
         if self.new_keyring {
             let name = CString::new(format!("_ses.{}", self.record.id)).unwrap_or_default();
-            if let Err(err) = sys::join_session_keyring(&name) {
+            if let Err(err) = sys::join_session_keyring(Some(&name)) {
                 tracing::warn!("cannot start a session keyring: {err}");
             }
         }
@@ -109,7 +112,7 @@ impl Init<'_> {
         })?;
         if let Some(mount) = cgroup_mount {
             self.channel.expect(&Message::InCgroups)?;
-            cgroups::make(mount, &rootfs::inside::Inside::open(rootfs)?, self.cgroups, own_cgroup_namespace)?;
+            cgroups::make(mount, &Inside::open(rootfs)?, self.cgroups, own_cgroup_namespace)?;
         }
         for (name, value) in linux.sysctl().iter().flatten() {
             procfs::set_sysctl(name, value)?;
@@ -121,7 +124,7 @@ impl Init<'_> {
             std::env::set_current_dir(rootfs).doing(|| format!("enter {}", rootfs.display()))?;
             hooks::run("createContainer", list, &self.own_record(), Status::Creating, None)?;
         }
-        cover(rootfs, linux.readonly_paths(), linux.masked_paths(), self.record.mask_directory.as_deref())?;
+        cover(&Inside::open(rootfs)?, linux, self.empty)?;
         self.change_root()?;
         rootfs::set_propagation(linux.rootfs_propagation().as_deref())?;
         reopen_null()?;
@@ -137,7 +140,10 @@ impl Init<'_> {
         if !needs_cgroup_early && cgroup_mount.is_none() {
             self.channel.expect(&Message::InCgroups)?;
         }
-        sys::close_on_exec_from(self.preserved.end()).doing(|| "close descriptors".into())?;
+        // Not only on exec: the program, an interpreter or the working directory may be named by `/proc/self/fd`.
+        let kept = [Some(self.channel.as_fd()), Some(self.fifo.as_fd()), logging::descriptor()];
+        let kept: Vec<_> = kept.iter().flatten().map(AsRawFd::as_raw_fd).collect();
+        sys::close_all_from(self.preserved.end(), &kept).doing(|| "close descriptors".into())?;
         attributes::apply(&process, Some(linux))?;
         process::become_user(&process, self.seccomp, &self.channel)?;
         let mut process = process;
@@ -155,7 +161,8 @@ impl Init<'_> {
         }
         // Whoever enters a container that waits must not find the caller's descriptors here; not even those that would
         // not survive `execve`.
-        sys::close_all_from(self.preserved.end(), self.fifo.as_fd());
+        // A seccomp filter may know nothing of this call; what is left then is no directory.
+        let _ = sys::close_all_from(self.preserved.end(), &[self.fifo.as_raw_fd()]);
         let mut byte = [0];
         if let Err(source) = self.fifo.read_exact(&mut byte) {
             return Error::Io { what: "wait for start".into(), source };
@@ -209,63 +216,6 @@ impl Init<'_> {
     }
 }
 
-/// Makes paths below the new root read-only or hides them. Runs before the root is changed, because what they are
-/// covered with lies outside of it.
-fn cover(
-    rootfs: &Path,
-    read_only: &Option<Vec<String>>,
-    masked: &Option<Vec<String>>,
-    mask_directory: Option<&Path>,
-) -> Result<()> {
-    let root = rustix::fs::open(rootfs, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .doing(|| format!("open {}", rootfs.display()))?;
-    let open = |path: &str| -> Result<Option<(OwnedFd, PathBuf)>> {
-        let opened =
-            rustix::fs::openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT);
-        match opened {
-            Ok(fd) => {
-                let name = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-                Ok(Some((fd, name)))
-            }
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
-            Err(errno) => Err(Error::Io { what: format!("open {path} in the container"), source: errno.into() }),
-        }
-    };
-    for path in read_only.iter().flatten() {
-        let Some((_fd, target)) = open(path)? else { continue };
-        let doing = || format!("make {path} read-only");
-        mount(Some(&target), &target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>).doing(doing)?;
-        let Some((_fd, target)) = open(path)? else { continue };
-        remount_read_only(&target)?;
-    }
-    let null = open("/dev/null")?;
-    for path in masked.iter().flatten() {
-        let Some((fd, target)) = open(path)? else { continue };
-        let doing = || format!("mask {path}");
-        let is_directory = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&fd).doing(doing)?.st_mode).is_dir();
-        match mask_directory {
-            _ if !is_directory => {
-                let (fd, null) =
-                    null.as_ref().ok_or_else(|| Error::Init(format!("{path}: no /dev/null to mask it")))?;
-                // By descriptor: between the look and the bind nobody can put a link to something else in its place.
-                check_null(fd)?;
-                mount(Some(null), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>).doing(doing)?;
-            }
-            Some(empty) => {
-                mount(Some(empty), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>).doing(doing)?;
-                let Some((_fd, target)) = open(path)? else { continue };
-                // The host's mount may be shared; a checkpoint must not hold the container to that one's peers.
-                mount(None::<&str>, &target, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>).doing(doing)?;
-                remount_read_only(&target)?;
-            }
-            None => {
-                mount(Some("tmpfs"), &target, Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>).doing(doing)?;
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Adds read-only to a mount and keeps its other flags.
 fn remount_read_only(path: &Path) -> Result<()> {
     let doing = || format!("remount {} read-only", path.display());
@@ -287,22 +237,12 @@ fn remount_read_only(path: &Path) -> Result<()> {
     mount(None::<&str>, path, None::<&str>, flags, None::<&str>).doing(doing)
 }
 
-/// What lies at `/dev/null` comes from the image, or from somebody else's mount.
-fn check_null(file: &OwnedFd) -> Result<rustix::fs::Stat> {
-    let stat = rustix::fs::fstat(file).doing(|| "look at /dev/null".into())?;
-    let is_device = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::CharacterDevice;
-    match is_device && stat.st_rdev == rustix::fs::makedev(1, 3) {
-        true => Ok(stat),
-        false => Err(Error::Init("/dev/null of the container is not the null device".into())),
-    }
-}
-
 /// Standard streams that point to the host's `/dev/null` are pointed to the container's.
 fn reopen_null() -> Result<()> {
     let doing = || "reopen /dev/null".to_owned();
     let null =
         rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()).doing(doing)?;
-    let device = check_null(&null)?;
+    let device = check_null(null.as_fd())?;
     let is_null = |stat: rustix::fs::Stat| stat.st_rdev == device.st_rdev && stat.st_mode == device.st_mode;
     if rustix::fs::fstat(rustix::stdio::stdin()).is_ok_and(is_null) {
         rustix::stdio::dup2_stdin(&null).doing(doing)?;

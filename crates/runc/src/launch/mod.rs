@@ -22,10 +22,16 @@ pub mod seccomp;
 pub mod sync;
 pub mod wait;
 
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// No caller hands over more descriptors.
+const MAX_PRESERVED: u32 = 4096;
+
 /// The text of an error as the caller of docker-runc shall see it: without our own prefix, which the parent adds.
-pub(crate) fn words(err: &crate::error::Error) -> String {
+pub(crate) fn words(err: &Error) -> String {
     match err {
-        crate::error::Error::Init(text) => text.clone(),
+        Error::Init(text) => text.clone(),
         other => other.to_string(),
     }
 }
@@ -40,10 +46,23 @@ pub struct Preserved {
 }
 
 impl Preserved {
-    /// Reads `LISTEN_FDS`.
-    pub fn new(count: u32) -> Self {
-        let listen_fds = std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-        Preserved { count, listen_fds }
+    /// Reads `LISTEN_FDS`, if it is meant for this process. Descriptors that the caller has not given are refused: in their
+    /// place the container would get our own.
+    pub fn new(count: u32) -> Result<Self> {
+        let variable = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+        let listen_fds = match variable("LISTEN_PID") == Some(std::process::id()) {
+            true => variable("LISTEN_FDS").unwrap_or(0),
+            false => 0,
+        };
+        let all = count.checked_add(listen_fds).filter(|all| *all <= MAX_PRESERVED);
+        let all = all.ok_or_else(|| Error::Invalid(format!("more than {MAX_PRESERVED} descriptors to preserve")))?;
+        for number in 3..3 + all {
+            if !sys::is_inherited(number) {
+                let text = format!("unable to stat preserved-fd {} (of {all}): it is not open", number - 3);
+                return Err(Error::Invalid(text));
+            }
+        }
+        Ok(Preserved { count, listen_fds })
     }
 
     /// The first descriptor that is closed.

@@ -251,9 +251,18 @@ fn executable(path: &Path) -> std::result::Result<(), &'static str> {
 }
 
 fn home_of(uid: u32) -> String {
-    let Ok(file) = fs::File::open("/etc/passwd") else { return "/".into() };
-    // Bounded: the file is the container's.
     use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    // The file is the container's: a FIFO nobody writes to must not hold us up, and no terminal become ours.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+    let Ok(file) = fs::OpenOptions::new().read(true).custom_flags(flags).open("/etc/passwd") else {
+        return "/".into();
+    };
+    // An old seccomp profile does not know `statx`.
+    if !rustix::fs::fstat(&file).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file()) {
+        return "/".into();
+    }
+    // Bounded.
     let lines = BufReader::new(file.take(1 << 20)).lines().map_while(std::io::Result::ok);
     for line in lines {
         let fields: Vec<_> = line.split(':').collect();

@@ -3,7 +3,7 @@
 //! One message a packet: a letter and, for a failure, its text. Whoever finds the other end closed gives up, so that a
 //! docker-runc that was killed leaves no half-made container process behind.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
@@ -42,6 +42,11 @@ impl Channel {
         let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .doing(|| "make a socket pair".into())?;
         Ok((Channel(a), Channel(b)))
+    }
+
+    /// Its descriptor.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// Says something.

@@ -10,6 +10,7 @@
 //! and takes no notice of options such as `rprivate`, `rw`, `idmap` and `tmpcopyup`.
 
 pub mod cgroups;
+pub mod cover;
 mod dev;
 pub mod idmap;
 pub mod inside;
