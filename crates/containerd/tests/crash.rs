@@ -331,3 +331,27 @@ fn check(stored: &[String], book: &HashMap<String, Told>, orphaned: &HashSet<Str
         }
     }
 }
+
+/// A shim that is stopped, or starved, does not answer.
+#[tokio::test]
+async fn a_shim_that_does_not_answer_holds_nobody_else_up() {
+    let mut daemon = Daemon::start(Oci::Runc).await;
+    daemon.run("a", &["sleep", "300"]).await;
+    daemon.run("b", &["sleep", "300"]).await;
+    let shims = common::shims_of(&daemon.dir.to_string_lossy());
+    let of_a = shims.into_iter().find(|pid| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.split(|byte| *byte == 0).nth(1) == Some(b"a")
+    });
+    let of_a = of_a.expect("the shim of a");
+    common::signal(of_a, "STOP");
+    daemon.kill();
+    daemon.again().await;
+    assert_eq!(daemon.state("b").await.unwrap().len(), 1);
+    daemon.signal("b", "init", 9).await.unwrap();
+    daemon.wait_event("exit b init 137").await;
+    common::signal(of_a, "CONT");
+    daemon.signal("a", "init", 9).await.unwrap();
+    daemon.wait_event("exit a init 137").await;
+    daemon.assert_clean().await;
+}

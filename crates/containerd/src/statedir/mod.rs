@@ -286,7 +286,7 @@ pub fn retired_processes(container: &ContainerDir) -> Vec<(String, ProcessDir)> 
 }
 
 fn make_dir(path: &Path) -> Result<()> {
-    DirBuilder::new().mode(0o755).create(path).map_err(Error::path("mkdir", path))
+    DirBuilder::new().mode(0o700).create(path).map_err(Error::path("mkdir", path))
 }
 
 /// Removes a directory and everything below it; that it does not exist is fine.

@@ -26,8 +26,9 @@ use crate::shims::{self, Key, Notice, ShimClient};
 use crate::statedir::{ContainerDir, ContainerRecord, Found, INIT, ProcessDir, retired_processes};
 
 const SHIM_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a dump that an earlier docker-containerd has begun may still take.
-const DUMP_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a dump that an earlier docker-containerd has begun may still take, while a runtime is at it: longer than ours
+/// gives CRIU. What it writes must not be taken from under its hands.
+const DUMP_PATIENCE: Duration = Duration::from_secs(20 * 60);
 /// The same, when the container has ended already.
 const DUMP_END_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a runtime may take to finish what an earlier docker-containerd has asked for.
@@ -121,7 +122,19 @@ async fn restore_container(shared: &Arc<Shared>, key: Key, dir: &ContainerDir) -
         }
     });
     info!(%id, "took over a running container");
-    // From here on the shim tells of every exit; what it told before is in its answer or in files.
+    let (asking, dir) = (Arc::clone(shared), dir.clone());
+    let mut telling = tokio::spawn(async move { tell_exits(&asking, &key, &shim, &dir, &pids).await });
+    // A shim that does not answer (stopped, or starved) must not keep everybody from all the other containers.
+    match tokio::time::timeout(SHIM_PATIENCE, &mut telling).await {
+        Ok(told) => told.unwrap_or(Err(Error::Closing))?,
+        Err(_) => warn!(%id, "a shim does not answer yet"),
+    }
+    Ok(true)
+}
+
+/// Announces the exits that came before. From here on the shim tells of every exit; what it told before is in its answer or
+/// in files.
+async fn tell_exits(shared: &Shared, key: &Key, shim: &ShimClient, dir: &ContainerDir, pids: &[String]) -> Result<()> {
     let known = shim.processes().await.unwrap_or_default();
     let exit_of = |pid: &String| {
         let told = known.iter().find(|p| p.process == *pid).and_then(|p| p.exit.clone());
@@ -133,17 +146,17 @@ async fn restore_container(shared: &Arc<Shared>, key: Key, dir: &ContainerDir) -
     // `init` sorts anywhere; it has to come last.
     let (last, first): (Vec<_>, Vec<_>) = pids.iter().partition(|pid| *pid == INIT);
     for exit in first.into_iter().filter_map(exit_of) {
-        notify(shared, &key, Notice::Exit(exit)).await?;
+        notify(shared, key, Notice::Exit(exit)).await?;
     }
     // While the shim lives it has not finished with `init`, whatever is in the file.
     let init_exit = last.first().and_then(|_| known.iter().find(|p| p.process == INIT)?.exit.clone());
     if let Some(exit) = init_exit {
-        notify(shared, &key, Notice::Exit(exit)).await?;
+        notify(shared, key, Notice::Exit(exit)).await?;
     }
     if shim.is_gone() {
-        notify(shared, &key, Notice::Gone).await?;
+        notify(shared, key, Notice::Gone).await?;
     }
-    Ok(true)
+    Ok(())
 }
 
 async fn notify(shared: &Shared, key: &Key, notice: Notice) -> Result<()> {
