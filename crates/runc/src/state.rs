@@ -26,6 +26,8 @@ use crate::error::{Doing, Error, Result};
 pub const EXEC_FIFO: &str = "exec.fifo";
 const STATE: &str = "state.json";
 const CONFIG: &str = "config.json";
+/// How the names of directories begin that are being removed; the remover's pid and the id follow.
+const GONE: &str = ".gone-";
 
 /// The state of a container, as the OCI specification and runc name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -101,7 +103,7 @@ pub struct Container {
 /// Checks an id as runc does, and refuses those that could leave the directory or hide in it.
 pub fn check_id(id: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
-    if id.is_empty() || id.len() > 255 || id == "." || id == ".." || !id.chars().all(allowed) {
+    if id.is_empty() || id.len() > 255 || id == "." || id == ".." || id.starts_with(GONE) || !id.chars().all(allowed) {
         return Err(Error::InvalidId(id.to_owned()));
     }
     Ok(())
@@ -239,9 +241,32 @@ impl Container {
         Ok(())
     }
 
-    /// Removes its directory.
+    /// Removes its directory. Its id is free at once, or not at all: whoever is killed meanwhile leaves a directory that is
+    /// nobody's, for the next one to remove.
     pub fn forget(&self) -> Result<()> {
-        remove_directory(&self.dir)
+        let doing = || format!("remove {}", self.dir.display());
+        let gone = self.root().join(format!("{GONE}{}-{}", std::process::id(), self.record.id));
+        match fs::rename(&self.dir, &gone) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.doing(doing)?,
+        }
+        if let Err(err) = remove_directory(&gone) {
+            fs::rename(&gone, &self.dir).doing(doing)?;
+            return Err(err);
+        }
+        sweep(self.root());
+        Ok(())
+    }
+}
+
+/// Removes what those have left who were killed while they removed a container.
+fn sweep(root: &Path) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(GONE)?.split_once('-')?.0.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            let _ = remove_directory(&entry.path());
+        }
     }
 }
 
@@ -357,8 +382,35 @@ mod tests {
     }
 
     #[test]
+    fn an_id_is_free_when_its_remover_was_killed_and_the_next_one_clears_up() {
+        let root = tempfile::tempdir().unwrap();
+        let spec = Spec::default();
+        let record: Record = serde_json::from_value(serde_json::json!({
+            "oci_version": "1.0.2", "id": "c", "pid": 0, "start_ticks": 0, "created": "", "bundle": "/", "rootfs": "/",
+            "cgroup_path": "/c", "owner": "root", "terminal": false, "descriptors": []
+        }))
+        .unwrap();
+        // No process has this number.
+        let left = root.path().join(".gone-4194305-c");
+        let ours = root.path().join(".gone-1-c");
+        for dir in [&left, &ours] {
+            fs::create_dir(dir).unwrap();
+            fs::write(dir.join(STATE), "").unwrap();
+        }
+        let container = Container::make(root.path(), record, &spec).unwrap();
+        assert_eq!(Container::all(root.path()).unwrap().len(), 1);
+        fs::create_dir_all(container.dir.join("criu-root/busy")).unwrap();
+        assert!(container.forget().is_err());
+        assert!(container.dir.exists(), "it is still there when it cannot be removed");
+        fs::remove_dir_all(container.dir.join("criu-root")).unwrap();
+        container.forget().unwrap();
+        assert!(!left.exists() && ours.exists() && !container.dir.exists());
+        container.forget().unwrap();
+    }
+
+    #[test]
     fn ids_stay_inside_the_root() {
-        for bad in ["", ".", "..", "a/b", "../x", "a b", "ä"] {
+        for bad in ["", ".", "..", ".gone-1-a", "a/b", "../x", "a b", "ä"] {
             assert!(check_id(bad).is_err(), "{bad}");
         }
         for good in ["a", "web_1", "a.b", "0123abc", "a+b-c"] {
