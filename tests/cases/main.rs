@@ -21,4 +21,5 @@ mod run_flags;
 mod security;
 mod sleepers;
 mod spoiled;
+mod things;
 mod volumes;

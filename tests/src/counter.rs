@@ -22,6 +22,11 @@ impl<'a> Counter<'a> {
         counter
     }
 
+    /// One that runs already.
+    pub fn of(engine: &'a Engine, name: &str) -> Self {
+        Self { engine, name: name.to_owned() }
+    }
+
     /// The numbers in its log.
     #[track_caller]
     pub fn logged(&self) -> Vec<u64> {

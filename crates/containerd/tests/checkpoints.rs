@@ -98,6 +98,46 @@ async fn sleep_and_wake(oci: Oci, auto: bool) {
     daemon.assert_clean().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_checkpoints_and_wakes_take_is_counted() {
+    if !has_criu() || !Oci::DockerRunc.exists() {
+        return;
+    }
+    let port = common::free_port();
+    let daemon = Daemon::start_with(Oci::DockerRunc, &["--pprof-address", &format!("127.0.0.1:{port}")]).await;
+    let value = |name: &str| -> f64 {
+        let metrics = common::get(port, "/metrics");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("containerd_{name} ")));
+        line.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("no {name} in {metrics}"))
+    };
+    let count = |timer: &str| value(&format!("{timer}_seconds_count"));
+    let bundle = daemon.bundle("a", &["sh", "-c", COUNT]);
+    daemon.create(daemon.request("a", &bundle)).await.unwrap();
+    assert_eq!(["checkpoint_time", "checkpoint_frozen_time", "restore_time"].map(count), [0.0; 3]);
+    let dir = daemon.dir.join("checkpoints");
+    for (name, exit) in [("cp1", false), ("cp2", true)] {
+        let mut request = create("a", name, &dir, exit);
+        request.checkpoint.as_mut().unwrap().auto = true;
+        daemon.client.clone().create_checkpoint(request).await.unwrap();
+    }
+    daemon.wait_event("exit a init 137").await;
+    // One that fails takes time, too, but is none of these.
+    let missing = create("nobody", "cp3", &dir, true);
+    assert!(daemon.client.clone().create_checkpoint(missing).await.is_err());
+    let request = types::CreateContainerRequest {
+        checkpoint: "cp2".into(),
+        checkpoint_dir: dir.to_string_lossy().into_owned(),
+        ..daemon.request("a", &bundle)
+    };
+    daemon.create(request).await.unwrap();
+    assert_eq!(["checkpoint_time", "checkpoint_frozen_time", "restore_time"].map(count), [2.0, 2.0, 1.0]);
+    let sum = |timer: &str| value(&format!("{timer}_seconds_sum"));
+    assert!(sum("checkpoint_frozen_time") > 0.0 && sum("checkpoint_frozen_time") < sum("checkpoint_time"));
+    assert!(sum("restore_time") > 0.0);
+    daemon.signal("a", "init", 9).await.unwrap();
+    daemon.wait_event("exit a init 137").await;
+}
+
 #[tokio::test]
 async fn a_checkpoint_of_one_container_holds_up_no_other() {
     let daemon = Daemon::start(Oci::Runc).await;

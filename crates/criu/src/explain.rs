@@ -27,8 +27,18 @@ const CAUSES: &[(&[&str], &str)] = &[
     (&["external socket is used"], "a unix socket of the container has its peer outside; allow it with --ext-unix-sk"),
     (
         &["Can't dump half of stream unix connection"],
-        "a unix socket of the container has its peer outside; allow it with --ext-unix-sk",
+        "a unix socket of the container is connected to a program outside, which cannot be kept; close it",
     ),
+    (
+        &["Non-empty write queue on an in-flight socket"],
+        "a connection to a unix socket was not accepted yet; try again",
+    ),
+    (
+        &["Can't dump that handle"],
+        "a program watches a file (inotify) that is deleted or cannot be found; end the watch",
+    ),
+    (&["Can't dump nested user namespace"], "a process has made a user namespace of its own; end it"),
+    (&["Unseizable non-zombie"], "a process of the container is being traced (by a debugger, say)"),
     (
         &["Some file locks are hold", "file locks are hold by dumping tasks"],
         "the container holds file locks; allow them with --file-locks",

@@ -11,6 +11,7 @@
 
 mod error;
 pub mod explain;
+pub mod irmap;
 pub mod pagemap;
 mod preload;
 pub mod program;
@@ -18,6 +19,7 @@ pub mod rpc;
 pub mod session;
 pub mod stats;
 mod sys;
+pub mod timerfd;
 
 pub use error::{Error, Result};
 pub use program::Program;

@@ -260,6 +260,39 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     check(unsafe { libc::setrlimit64(resource, &limit) })
 }
 
+/// How much of what was written to a TCP socket the kernel has not sent yet.
+pub fn unsent_bytes(socket: BorrowedFd<'_>) -> io::Result<i32> {
+    const SIOCOUTQNSD: libc::Ioctl = 0x894B;
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one number.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), SIOCOUTQNSD, &raw mut bytes) } {
+        0 => Ok(bytes),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The state of a TCP socket, and how many have connected to a listener and were not accepted yet (of a connection: how
+/// many segments are on their way).
+pub fn tcp_state(socket: BorrowedFd<'_>) -> io::Result<(u8, u32)> {
+    // The head of `struct tcp_info`: eight bytes, the first of which is the state, and four numbers; then `tcpi_unacked`.
+    let mut info = [0u8; 28];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the kernel writes no more than `length` bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((info[0], u32::from_ne_bytes([info[24], info[25], info[26], info[27]])))
+}
+
 /// Brings the loopback interface of the current network namespace up.
 pub fn loopback_up() -> io::Result<()> {
     // SAFETY: socket takes numbers; the descriptor is ours; ifreq is zeroed, named, and lives through both calls.

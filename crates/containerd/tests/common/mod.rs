@@ -511,3 +511,20 @@ pub fn read_fifo(path: &str) -> std::thread::JoinHandle<String> {
         text
     })
 }
+
+/// A port of the loopback address that was free a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Everything that a debug address answers.
+pub fn get(port: u16, path: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    // Finding symbols in a program with debug information takes its time.
+    stream.set_read_timeout(Some(Duration::from_secs(50))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}

@@ -257,12 +257,15 @@ impl Daemon {
     }
 }
 
-/// The runtime's own sentence out of `exit status 1: "time=… level=error msg=\"…\"\n"`, which is how docker-containerd
+/// The runtime's own last sentence out of `exit status 1: "time=… level=error msg=\"…\"\n"`, which is how docker-containerd
 /// passes it on.
 fn plain_words(text: &str) -> String {
-    let quoted = text.split_once("level=error msg=\\\"").map(|(_, rest)| rest);
+    let quoted = text.rsplit_once("level=error msg=\\\"").map(|(_, rest)| rest);
     match quoted.and_then(|rest| rest.rsplit_once("\\\"")) {
-        Some((sentence, _)) => sentence.replace("\\\\\\\"", "\""),
+        Some((sentence, _)) => {
+            let sentence = sentence.replace("\\\\\\\"", "\"");
+            sentence.strip_prefix("cannot checkpoint: ").map_or(sentence.clone(), str::to_owned)
+        }
         None => text.trim_end().to_owned(),
     }
 }
@@ -301,7 +304,7 @@ mod tests {
     fn the_runtimes_sentence_is_told() {
         let raw =
             r#"exit status 1: "time=\"2026-11-23T06:07:00Z\" level=error msg=\"cannot checkpoint: \\\"x\\\" runs\"\n""#;
-        assert_eq!(plain_words(raw), r#"cannot checkpoint: "x" runs"#);
+        assert_eq!(plain_words(raw), r#""x" runs"#);
         assert_eq!(plain_words("no space left\n"), "no space left");
     }
 }

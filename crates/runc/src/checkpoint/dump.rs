@@ -11,10 +11,11 @@ use criu::{Event, Launch, Notify, Preload, Program, Session, Subject};
 use libcontainer::oci_spec::runtime::Spec;
 use serde_json::json;
 
-use super::options::{Options, Tcp};
+use super::options::{self, Options, Tcp};
 use super::shelf::Shelf;
 use super::staging::Staging;
-use super::{DESCRIPTORS, LIMIT, OPTIONS, STATS, criu_log_level, inspect, mounts, network, open_dir, tmpfs};
+use super::watches::Watches;
+use super::{DESCRIPTORS, LIMIT, OPTIONS, STATS, criu_log_level, inspect, mounts, network, open_dir, preflight, tmpfs};
 use crate::cgroup::Cgroups;
 use crate::error::{Doing, Error, Result};
 use crate::launch::namespaces::Namespaces;
@@ -100,6 +101,13 @@ pub struct Request<'a> {
     pub captures: Vec<Capture>,
 }
 
+impl Request<'_> {
+    /// Nobody has said what becomes of connections: they are kept, if there are any.
+    fn chooses_tcp(&self, container: &Container) -> bool {
+        self.auto && !container.record.annotations.contains_key(options::TCP_LABEL)
+    }
+}
+
 /// Writes a checkpoint. A failure leaves the container as it was and no half-made images.
 pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()> {
     let started = Instant::now();
@@ -114,10 +122,10 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
     crate::lazy::wait_until_loaded(container)?;
     let program = Program::find(request.criu)?;
     let spec = container.spec()?;
-    let mut network = NetworkNamespace::of(container, &spec);
+    let network = NetworkNamespace::of(container, &spec);
     // It takes its time to come up; there is enough to look at meanwhile.
     let session = start_criu(&program, &request, &network)?;
-    let findings = inspect::inspect(container)?;
+    let mut findings = inspect::inspect(container)?;
     // CRIU would leave such a process behind in the cgroup and fail with words nobody understands, or lose it.
     inspect::refuse_foreign(&findings)?;
     if request.auto {
@@ -128,6 +136,15 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
     }
     request.options.apply_annotations(&container.record.annotations)?;
     request.options.paused = status == Status::Paused;
+    let watches = Watches::of(container.record.pid, &findings.pids);
+    if request.auto && !request.pre_dump {
+        if !request.tcp_skip_in_flight {
+            inspect::await_connections(&mut findings);
+        }
+        if let Some(obstacle) = preflight::obstacle(container, &request.options, &findings, &watches)? {
+            return Err(Error::CannotCheckpoint(obstacle));
+        }
+    }
 
     let staging = Staging::open(request.image)?;
     let dir = staging.dir();
@@ -137,7 +154,6 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
         request.work = &dir;
     }
     request.image = &dir;
-    network.has_connections = findings.established_tcp;
     // Images of one dump only; a part of them that is elsewhere is found from where they belong.
     let at_once = request.leave_running && !request.pre_dump;
     let shelf = match at_once && request.parent.is_none() && request.page_server.is_none() {
@@ -145,7 +161,11 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
         false => None,
     };
     let prepared = check_parent(&request)
-        .and_then(|()| fs::create_dir_all(request.work).doing(|| format!("create {}", request.work.display())));
+        .and_then(|()| fs::create_dir_all(request.work).doing(|| format!("create {}", request.work.display())))
+        .and_then(|()| match watches.found.is_empty() {
+            true => Ok(()),
+            false => Ok(criu::irmap::write(request.work, &watches.found)?),
+        });
     let mut result =
         prepared.and_then(|()| dump(container, &spec, session, &network, &mut request, &staging, shelf.as_ref()));
     if result.is_err() && shelf.as_ref().is_some_and(Shelf::is_full) {
@@ -154,6 +174,7 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
         result = start_criu(&program, &request, &network)
             .and_then(|session| dump(container, &spec, session, &network, &mut request, &staging, None));
     }
+    criu::irmap::remove(request.work);
     // CRIU was killed after it had begun to end the container: all there is of it is in the images.
     if let Err(err) = &result
         && !request.leave_running
@@ -162,6 +183,7 @@ pub fn checkpoint(container: &Container, mut request: Request<'_>) -> Result<()>
         && ends(container.record.pid)
     {
         tracing::warn!("{err}; the container has ended and nothing is missing from its images");
+        mend_timers(request.image);
         write_stats(&request, started.elapsed().as_micros());
         result = Ok(());
     }
@@ -202,8 +224,6 @@ struct NetworkNamespace {
     outside: bool,
     /// There is nothing in it but loopback.
     only_loopback: bool,
-    /// A process of the container holds a connection in it.
-    has_connections: bool,
 }
 
 impl NetworkNamespace {
@@ -213,7 +233,7 @@ impl NetworkNamespace {
         let own = namespaces.has_new(libc::CLONE_NEWNET) || named;
         let only_loopback = own && inspect::only_loopback(container.record.pid);
         // With loopback only there is nothing in it that could not be made again in no time.
-        NetworkNamespace { own, outside: named || only_loopback, only_loopback, has_connections: false }
+        NetworkNamespace { own, outside: named || only_loopback, only_loopback }
     }
 }
 
@@ -254,6 +274,8 @@ fn dump(
     let cgroups = container.cgroups()?;
 
     let mut options = base_options(&image, &work, request);
+    // One that is made between our look and the moment when everything stands still is no reason to fail.
+    options.tcp_established = Some(request.options.tcp != Tcp::None || request.chooses_tcp(container));
     options.pid = Some(pid);
     options.config_file = super::criu_configuration(&container.record.annotations);
     options.root = Some(container.record.rootfs.to_string_lossy().into_owned());
@@ -290,17 +312,16 @@ fn dump(
     request.options.external_files.clear();
     external_files(container, request, &mut options);
 
-    let mut network = None;
-    if namespace.own && namespace.has_connections && !namespace.only_loopback {
-        let mut lock = network::Network::open(Path::new(&format!("/proc/{pid}/ns/net")))?;
-        lock.lock()?;
-        network = Some(lock);
-    }
+    let network = match namespace.own {
+        true => Some(network::Network::open(Path::new(&format!("/proc/{pid}/ns/net")))?),
+        false => None,
+    };
 
     // CRIU opens it again through our /proc directory.
     let status = request.status.take();
     options.status_fd = status.as_ref().map(AsRawFd::as_raw_fd);
-    let mut listener = Listener { container, request, target, staging, tmpfs, failure: None };
+    let mut listener =
+        Listener { container, request, target, staging, tmpfs, network, has_connections: false, failure: None };
     let kind = if listener.request.pre_dump { rpc::RequestType::PreDump } else { rpc::RequestType::Dump };
     let call = rpc::Request { kind: kind as i32, opts: Some(options), ..Default::default() };
     let pids = || container.cgroups().and_then(|cgroups| cgroups.pids()).unwrap_or_default();
@@ -317,8 +338,8 @@ fn dump(
         (Err(criu::Error::Died { .. }), None) => Err(criu::explain::death(&log).into()),
         (Err(err), None) => Err(err.into()),
     };
-    if let Some(network) = &mut network {
-        match outcome.is_err() || request.leave_running || request.pre_dump {
+    if let Some(network) = &mut listener.network {
+        match outcome.is_err() || request.leave_running || request.pre_dump || namespace.only_loopback {
             true => network.unlock()?,
             // Its peers must not hear that nobody is there. It sleeps, with or without that.
             false => {
@@ -337,8 +358,18 @@ fn dump(
         // CRIU has killed everything; what was paused by the user must be thawed to die.
         cgroups.thaw()?;
     }
+    mend_timers(request.image);
     write_stats(request, started.elapsed().as_micros());
     Ok(())
+}
+
+/// The container has ended, or goes on: a failure here is none of the dump's.
+fn mend_timers(image: &Path) {
+    match criu::timerfd::mend(image) {
+        Ok(0) => (),
+        Ok(count) => tracing::debug!("{count} timers would have stood still"),
+        Err(err) => tracing::warn!("timers that have gone off will stand still: {err}"),
+    }
 }
 
 fn base_options(image: &OwnedFd, work: &OwnedFd, request: &Request<'_>) -> rpc::Options {
@@ -351,7 +382,6 @@ fn base_options(image: &OwnedFd, work: &OwnedFd, request: &Request<'_>) -> rpc::
         notify_scripts: Some(true),
         orphan_pts_master: Some(true),
         leave_running: Some(request.leave_running),
-        tcp_established: Some(chosen.tcp != Tcp::None),
         tcp_skip_in_flight: Some(request.tcp_skip_in_flight),
         ext_unix_sk: Some(chosen.ext_unix_sk),
         shell_job: Some(chosen.shell_job),
@@ -417,15 +447,21 @@ struct Listener<'a, 'b> {
     target: PathBuf,
     staging: &'a Staging,
     tmpfs: tmpfs::Trees,
+    /// The container's own, whose traffic is blocked while it has connections and stands still.
+    network: Option<network::Network>,
+    has_connections: bool,
     failure: Option<Error>,
 }
 
 impl Notify for Listener<'_, '_> {
     fn notify(&mut self, event: Event, _pid: Option<i32>, _fd: Option<OwnedFd>) -> std::result::Result<(), String> {
-        if event != Event::PostDump || self.request.pre_dump {
-            return Ok(());
-        }
-        self.complete().map_err(|err| {
+        let done = match event {
+            Event::NetworkLock => self.stop_traffic(),
+            Event::NetworkUnlock => self.network.as_mut().map_or(Ok(()), network::Network::unlock),
+            Event::PostDump if !self.request.pre_dump => self.complete(),
+            _ => return Ok(()),
+        };
+        done.map_err(|err| {
             let text = err.to_string();
             self.failure = Some(err);
             text
@@ -434,9 +470,35 @@ impl Notify for Listener<'_, '_> {
 }
 
 impl Listener<'_, '_> {
+    /// Everything stands still, so that what is there now is what there will be in the images. On the host's network CRIU
+    /// does not call at this moment.
+    fn stop_traffic(&mut self) -> Result<()> {
+        match &mut self.network {
+            Some(network) if inspect::has_connections(self.container.cgroups()?.pids()?) => {
+                self.has_connections = true;
+                network.lock()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// There the traffic is not blocked, and at the wake CRIU would send before there is anybody to take it.
+    fn look_at_the_hosts_network(&mut self) -> Result<()> {
+        let pids = self.container.cgroups()?.pids()?;
+        if inspect::has_unsent(&pids) {
+            let why = "a connection on the host's network has data that was not sent yet; try again";
+            return Err(Error::CannotCheckpoint(why.into()));
+        }
+        self.has_connections = inspect::has_connections(pids);
+        Ok(())
+    }
+
     /// Everything stands still: now, and only now, the rest of the checkpoint can be taken. Nothing is synced here: who
     /// wants the checkpoint to outlive the host's power does that when the container goes on.
-    fn complete(&self) -> Result<()> {
+    fn complete(&mut self) -> Result<()> {
+        if self.network.is_none() {
+            self.look_at_the_hosts_network()?;
+        }
         let image = self.target.as_path();
         self.tmpfs.pack(image)?;
         for capture in &self.request.captures {
@@ -449,6 +511,9 @@ impl Listener<'_, '_> {
         // it puts to sleep, counts on that.
         let mut options = self.request.options.clone();
         options.paused &= self.request.auto;
+        if self.request.chooses_tcp(self.container) {
+            options.tcp = if self.has_connections { Tcp::Established } else { Tcp::None };
+        }
         write(OPTIONS, &options.encode()?)?;
         // From a shelf it has to be moved first.
         match self.target == *self.request.image {

@@ -27,6 +27,9 @@ pub mod restore;
 mod shelf;
 mod staging;
 mod tmpfs;
+mod unix_peers;
+mod waits;
+mod watches;
 
 use std::collections::HashMap;
 use std::fs::File;

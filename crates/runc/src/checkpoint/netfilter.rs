@@ -35,6 +35,10 @@ const HOOK_OUT: u32 = 3;
 const PRIORITY: i32 = -400;
 const KEY_IIF: u32 = 4;
 const KEY_OIF: u32 = 5;
+const KEY_PROTOCOL: u32 = 16;
+const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
+const TCP: u8 = 6;
 /// The loopback interface is the first of every namespace.
 const LOOPBACK: u32 = 1;
 
@@ -45,6 +49,15 @@ pub enum Until {
     Closed,
     /// So many milliseconds, whatever becomes of this process.
     Milliseconds(u64),
+}
+
+/// What becomes of loopback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loopback {
+    /// It is left alone.
+    Open,
+    /// TCP is lost on its way in.
+    WithoutTcp,
 }
 
 /// A socket that changes the tables of the namespace it was made in.
@@ -60,8 +73,8 @@ impl Socket {
         Ok(Socket(socket))
     }
 
-    /// Blocks everything but loopback, by a table of this name.
-    pub fn block(&self, table: &str, until: Until) -> io::Result<()> {
+    /// Blocks everything that does not go over loopback, by a table of this name.
+    pub fn block(&self, table: &str, until: Until, loopback: Loopback) -> io::Result<()> {
         let new = Attributes::default;
         let mut batch = Batch::new();
         let flags = if until == Until::Closed { TABLE_OWNED } else { 0 };
@@ -78,7 +91,7 @@ impl Socket {
             batch.message(NEW_CHAIN, CREATE, &new().text(1, table).text(3, chain).nested(4, &at).text(7, "filter"));
             let mut rule = new()
                 .expression("meta", &new().number(1, 1).number(2, key))
-                .expression("cmp", &new().number(1, 1).number(2, 1).data(3, &LOOPBACK.to_ne_bytes()));
+                .expression("cmp", &new().number(1, 1).number(2, NOT_EQUAL).data(3, &LOOPBACK.to_ne_bytes()));
             if until != Until::Closed {
                 rule = rule
                     .expression("immediate", &new().number(1, 1).data(2, &0u32.to_ne_bytes()))
@@ -87,6 +100,15 @@ impl Socket {
             let drop = new().nested(2, &new().number(1, 0));
             rule = rule.expression("immediate", &new().number(1, 0).nested(2, &drop));
             batch.message(NEW_RULE, CREATE, &new().text(1, table).text(2, chain).nested(4, &rule));
+            if key == KEY_IIF && loopback == Loopback::WithoutTcp {
+                let rule = new()
+                    .expression("meta", &new().number(1, 1).number(2, key))
+                    .expression("cmp", &new().number(1, 1).number(2, EQUAL).data(3, &LOOPBACK.to_ne_bytes()))
+                    .expression("meta", &new().number(1, 1).number(2, KEY_PROTOCOL))
+                    .expression("cmp", &new().number(1, 1).number(2, EQUAL).data(3, &[TCP]))
+                    .expression("immediate", &new().number(1, 0).nested(2, &drop));
+                batch.message(NEW_RULE, CREATE, &new().text(1, table).text(2, chain).nested(4, &rule));
+            }
         }
         self.send(batch)
     }

@@ -1,7 +1,8 @@
 //! Blocks the traffic of a network namespace while connections are taken apart or put together.
 //!
-//! CRIU would do it with iptables rules for every connection. One nftables table does it for all; loopback stays open. It
-//! belongs to a socket of this process and goes with it, so that a container whose docker-runc was killed is not cut off.
+//! CRIU would do it with iptables rules for every connection. One nftables table does it for all. On loopback it blocks
+//! TCP only, which sends again what was lost: while one end of a connection is put together, the other must hear nothing
+//! of it, and answers in the name of who is not there yet would end it. It belongs to a socket of this process and goes with it, so that a container whose docker-runc was killed is not cut off.
 //! A container that sleeps is followed by one that goes by itself after a while: until its namespace is gone or it wakes
 //! again, its peers must not hear that nobody is there.
 
@@ -10,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use super::netfilter::{Socket, Until};
+use super::netfilter::{Loopback, Socket, Until};
 use crate::error::{Doing, Result};
 use crate::sys;
 
@@ -41,13 +42,13 @@ impl Network {
         self.namespace.as_fd()
     }
 
-    /// Blocks everything but loopback, until it is unlocked or this process has ended.
+    /// Blocks everything, on loopback TCP only, until it is unlocked or this process has ended.
     pub fn lock(&mut self) -> Result<()> {
         let socket = self.enter()?;
-        let blocked = match socket.block(LOCK, Until::Closed) {
+        let blocked = match socket.block(LOCK, Until::Closed, Loopback::WithoutTcp) {
             // Kernels before 5.12 know no tables that belong to a socket.
             Err(err) if matches!(err.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
-                socket.block(LOCK, Until::Milliseconds(HOLD_MILLISECONDS))
+                socket.block(LOCK, Until::Milliseconds(HOLD_MILLISECONDS), Loopback::WithoutTcp)
             }
             other => other,
         };
@@ -68,7 +69,7 @@ impl Network {
     /// Goes on to block traffic for a while when this process has ended.
     pub fn hold(&mut self) -> Result<()> {
         let Some(socket) = self.socket.take() else { return Ok(()) };
-        let held = socket.block(HOLD, Until::Milliseconds(HOLD_MILLISECONDS));
+        let held = socket.block(HOLD, Until::Milliseconds(HOLD_MILLISECONDS), Loopback::Open);
         held.doing(|| "block the traffic of established connections".into())?;
         remove(&socket, &[LOCK])
     }
@@ -79,13 +80,18 @@ impl Network {
         remove(&socket, &[HOLD])
     }
 
-    /// A socket inside.
-    fn enter(&self) -> Result<Socket> {
+    /// Does something inside.
+    pub fn within<T>(&self, act: impl FnOnce() -> T) -> Result<T> {
         let own = File::open("/proc/thread-self/ns/net").doing(|| "open own network namespace".into())?;
         sys::setns(self.namespace.as_fd(), libc::CLONE_NEWNET).doing(|| "enter the network namespace".into())?;
-        let socket = Socket::open();
+        let done = act();
         sys::setns(own.as_fd(), libc::CLONE_NEWNET).doing(|| "return to own network namespace".into())?;
-        socket.doing(|| "open a netfilter socket".into())
+        Ok(done)
+    }
+
+    /// A socket inside.
+    fn enter(&self) -> Result<Socket> {
+        self.within(Socket::open)?.doing(|| "open a netfilter socket".into())
     }
 }
 
@@ -158,7 +164,7 @@ mod tests {
 
     /// Needs root.
     #[test]
-    fn loopback_stays_open_and_everything_else_does_not() {
+    fn loopback_stays_open_but_for_tcp_under_a_lock_and_everything_else_does_not() {
         let own = File::open("/proc/thread-self/ns/net").unwrap();
         let mut network = Network::from(make_empty().unwrap());
         sys::setns(network.as_fd(), libc::CLONE_NEWNET).unwrap();
@@ -172,10 +178,16 @@ mod tests {
         network.lock().unwrap();
         assert_eq!(sends().unwrap_err().kind(), io::ErrorKind::PermissionDenied, "dropped on its way out");
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let soon = std::time::Duration::from_millis(300);
+        assert_eq!(TcpStream::connect_timeout(&address, soon).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        datagrams.send_to(b"x", datagrams.local_addr().unwrap()).unwrap();
+        datagrams.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        assert_eq!(datagrams.recv(&mut [0; 2]).unwrap(), 1);
         network.hold().unwrap();
         assert_eq!(sends().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
-        TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        TcpStream::connect(address).unwrap();
         network.clear().unwrap();
         sends().unwrap();
         sys::setns(own.as_fd(), libc::CLONE_NEWNET).unwrap();

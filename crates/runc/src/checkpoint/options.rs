@@ -11,6 +11,8 @@ use crate::error::{Doing, Error, Result};
 
 /// Annotations (or labels that the engine passes on as such) begin so.
 const PREFIX: &str = "dormouse.checkpoint.";
+/// What becomes of connections.
+pub const TCP_LABEL: &str = "dormouse.checkpoint.tcp";
 /// Deleted files that are still open are kept up to this size.
 const GHOST_LIMIT_BYTES: u32 = 1 << 30;
 
