@@ -4,6 +4,7 @@
 //! with the container can have something else made read-only, or something else put over what is to be hidden, by
 //! exchanging names meanwhile. Runs before the root is changed, because what directories are covered with lies outside of it.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -28,7 +29,8 @@ pub fn cover(inside: &Inside, linux: &Linux, empty: &Path) -> Result<()> {
         attach(tree.as_fd(), place.as_fd())?;
     }
     let null = inside.find(Path::new("/dev/null"))?;
-    for path in linux.masked_paths().iter().flatten() {
+    let mut covered = HashSet::new();
+    for path in linux.masked_paths().iter().flatten().filter(|path| covered.insert(path.as_str())) {
         let Some(place) = inside.find(Path::new(path))? else { continue };
         let doing = || format!("mask {path}");
         let found = rustix::fs::fstat(&place).doing(doing)?;
