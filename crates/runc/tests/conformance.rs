@@ -279,3 +279,36 @@ fn limits_of_another_kind_of_host_are_refused() {
     let text = container.must_fail(&["run", "-b", bundle.to_str().unwrap(), &container.id]);
     assert!(text.contains("unified resources"), "{text}");
 }
+
+#[test]
+fn whoever_is_killed_takes_all_others_along() {
+    let mut container = Container::new("host-pids", "sleep 1000 & sleep 1000 & while true; do sleep 0.1; done");
+    container.config()["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
+    container.start();
+    let id = container.id.clone();
+    container.must(&["kill", &id, "0"]);
+    let pids = || {
+        let found = ["freezer", "."].map(|name| std::path::Path::new("/sys/fs/cgroup").join(name).join(&id));
+        let text = found.iter().find_map(|group| fs::read_to_string(group.join("cgroup.procs")).ok()).unwrap();
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let wait_for = |wanted: &dyn Fn(usize) -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !wanted(pids().len()) {
+            assert!(Instant::now() < deadline, "{:?}", pids());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait_for(&|count| count >= 3);
+    // The first one is gone; the others are still the container's.
+    let state: Value = serde_json::from_str(&container.must(&["state", &id])).unwrap();
+    let first = rustix::process::Pid::from_raw(state["pid"].as_i64().unwrap() as i32).unwrap();
+    rustix::process::kill_process(first, rustix::process::Signal::KILL).unwrap();
+    wait_for(&|count| count == 2);
+    container.must(&["kill", &id, "KILL"]);
+    wait_for(&|count| count == 0);
+    for signal in ["0", "KILL"] {
+        assert!(container.must_fail(&["kill", &id, signal]).contains("container not running"));
+    }
+    container.must(&["kill", "--all", &id, "0"]);
+}

@@ -10,6 +10,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use crate::cli;
 use crate::error::{Doing, Error, Result};
 use crate::launch::create::{self, ConsoleSocket, Options};
+use crate::launch::namespaces::Namespaces;
 use crate::launch::relay::Terminal;
 use crate::launch::{relay, wait};
 use crate::spec;
@@ -142,29 +143,44 @@ fn real_time(number: i32) -> Result<Signal> {
 
 /// `kill`
 pub fn kill(root: &Path, arguments: &cli::Kill) -> Result<i32> {
-    let signal = parse_signal(&arguments.signal)?;
+    // No signal: whether there is anybody to send one to.
+    let signal = match arguments.signal.as_str() {
+        "0" => None,
+        text => Some(parse_signal(text)?),
+    };
     let container = Container::open(root, &arguments.id)?;
+    let kills = signal == Some(Signal::KILL);
     if arguments.all {
-        let cgroups = container.cgroups()?;
-        // Frozen meanwhile, so that none escapes by forking; v1 thaws to deliver.
-        let was_frozen = cgroups.is_frozen()?;
-        let frozen = cgroups.freeze().is_ok();
-        let result = cgroups.pids().and_then(|pids| pids.into_iter().try_for_each(|pid| signal_process(pid, signal)));
-        if frozen && (!was_frozen || signal == Signal::KILL) {
-            cgroups.thaw()?;
-        }
-        return result.map(|()| 0);
+        return signal.map_or(Ok(()), |signal| signal_all(&container, signal)).map(|()| 0);
+    }
+    // The kernel ends what is in a pid namespace with its first process. Where there is none of its own, nobody does.
+    let has_own = || Ok::<_, Error>(Namespaces::of(&container.spec()?).has_new(libc::CLONE_NEWPID));
+    if kills && !has_own()? && !container.cgroups()?.pids()?.is_empty() {
+        return signal_all(&container, Signal::KILL).map(|()| 0);
     }
     let status = container.status()?;
     if matches!(status, Status::Stopped | Status::Creating) {
         return Err(Error::NotRunning);
     }
+    let Some(signal) = signal else { return Ok(0) };
     send(&container, signal)?;
-    if status == Status::Paused && signal == Signal::KILL {
+    if status == Status::Paused && kills {
         // A frozen v1 group does not die.
         container.cgroups()?.thaw()?;
     }
     Ok(0)
+}
+
+fn signal_all(container: &Container, signal: Signal) -> Result<()> {
+    let cgroups = container.cgroups()?;
+    // Frozen meanwhile, so that none escapes by forking; v1 thaws to deliver.
+    let was_frozen = cgroups.is_frozen()?;
+    let frozen = cgroups.freeze().is_ok();
+    let result = cgroups.pids().and_then(|pids| pids.into_iter().try_for_each(|pid| signal_process(pid, signal)));
+    if frozen && (!was_frozen || signal == Signal::KILL) {
+        cgroups.thaw()?;
+    }
+    result
 }
 
 /// To the first process, and to no other that may have got its pid.

@@ -72,6 +72,7 @@ pub fn exec(container: &Container, process: &Process, options: Options) -> Resul
         }
         _ => (),
     }
+    tracing::debug!("starting a process in container {}", container.record.id);
     let preserved = Preserved::new(options.preserve_fds)?;
     let spec = container.spec()?;
     let pid = container.record.pid;
