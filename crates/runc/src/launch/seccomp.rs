@@ -69,7 +69,7 @@ fn key(profile: &LinuxSeccomp) -> Result<String> {
     let library = ScmpVersion::current().map_err(failed)?;
     let kernel = rustix::system::uname();
     let all = format!(
-        "1\n{}\n{}\n{}.{}.{}\n{text}",
+        "2\n{}\n{}\n{}.{}.{}\n{text}",
         std::env::consts::ARCH,
         kernel.release().to_string_lossy(),
         library.major,
@@ -127,17 +127,63 @@ fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>> {
             add(&mut context, rule, wanted)?;
         }
     }
+    let mut program = match default {
+        ScmpAction::Errno(errno) if errno != libc::ENOSYS => unknown_calls(profile),
+        _ => Vec::new(),
+    };
     let doing = || "export the seccomp filter".to_owned();
     let memory = rustix::fs::memfd_create("seccomp", rustix::fs::MemfdFlags::CLOEXEC).doing(doing)?;
     context.export_bpf(&memory).map_err(failed)?;
     let mut file = fs::File::from(memory);
     file.rewind().doing(doing)?;
-    let mut program = Vec::new();
-    file.take(MAX_PROGRAM_BYTES as u64 + 1).read_to_end(&mut program).doing(doing)?;
-    if program.is_empty() || program.len() > MAX_PROGRAM_BYTES || program.len() % 8 != 0 {
+    let length = file.take(MAX_PROGRAM_BYTES as u64 + 1).read_to_end(&mut program).doing(doing)?;
+    if length == 0 || program.len() > MAX_PROGRAM_BYTES || program.len() % 8 != 0 {
         return Err(failed(format!("the profile is too large ({} bytes)", program.len())));
     }
     Ok(program)
+}
+
+/// What comes before the program: a call with a higher number than any in the profile is newer than the profile, and does not
+/// exist (`ENOSYS`). Programs try such calls and fall back to older ones; "not permitted" would be the end of it.
+fn unknown_calls(profile: &LinuxSeccomp) -> Vec<u8> {
+    // From the kernel's `linux/bpf_common.h`, `linux/seccomp.h` and `linux/audit.h`.
+    const LOAD: u16 = 0x20;
+    const IF_EQUAL: u16 = 0x15;
+    const IF_GREATER: u16 = 0x25;
+    const IF_AT_LEAST: u16 = 0x35;
+    const RETURN: u16 = 0x06;
+    const NUMBER_OFFSET: u32 = 0;
+    const ARCH_OFFSET: u32 = 4;
+    const ERRNO: u32 = 0x0005_0000;
+    const X32_BIT: u32 = 0x4000_0000;
+    const KNOWN: [(ScmpArch, u32); 4] = [
+        (ScmpArch::X8664, 0xc000_003e),
+        (ScmpArch::X86, 0x4000_0003),
+        (ScmpArch::Aarch64, 0xc000_00b7),
+        (ScmpArch::Arm, 0x4000_0028),
+    ];
+    let wanted = |arch: ScmpArch| {
+        ScmpArch::native() == arch || profile.architectures().iter().flatten().any(|own| architecture(*own) == arch)
+    };
+    let names = || profile.syscalls().iter().flatten().flat_map(|rule| rule.names());
+    let mut program = Vec::new();
+    let mut push = |code: u16, yes: u8, no: u8, k: u32| {
+        program.extend(code.to_ne_bytes());
+        program.extend([yes, no]);
+        program.extend(k.to_ne_bytes());
+    };
+    for (arch, audit) in KNOWN.into_iter().filter(|(arch, _)| wanted(*arch)) {
+        let number = |name: &String| u32::try_from(i32::from(ScmpSyscall::from_name_by_arch(name, arch).ok()?)).ok();
+        let Some(last) = names().filter_map(number).max() else { continue };
+        push(LOAD, 0, 0, ARCH_OFFSET);
+        push(IF_EQUAL, 0, 4, audit);
+        push(LOAD, 0, 0, NUMBER_OFFSET);
+        // Those of x32 have numbers of their own, and no others come so high.
+        push(IF_AT_LEAST, 2, 0, X32_BIT);
+        push(IF_GREATER, 0, 1, last);
+        push(RETURN, 0, 0, ERRNO | libc::ENOSYS as u32);
+    }
+    program
 }
 
 fn add(context: &mut ScmpFilterContext, rule: &LinuxSyscall, wanted: ScmpAction) -> Result<()> {
@@ -239,6 +285,59 @@ mod tests {
             }]
         }))
         .unwrap()
+    }
+
+    /// What a filter says to a call; `None` when the end is reached, where the rest of it comes.
+    #[cfg(target_arch = "x86_64")]
+    fn answer(program: &[u8], arch: u32, number: u32) -> Option<u32> {
+        let (mut at, mut register) = (0, 0);
+        loop {
+            let instruction = program.chunks(8).nth(at)?;
+            let code = u16::from_ne_bytes(instruction[..2].try_into().unwrap());
+            let k = u32::from_ne_bytes(instruction[4..].try_into().unwrap());
+            let jump = |condition: bool| usize::from(instruction[if condition { 2 } else { 3 }]);
+            at += 1;
+            match code {
+                0x20 => register = if k == 4 { arch } else { number },
+                0x15 => at += jump(register == k),
+                0x25 => at += jump(register > k),
+                0x35 => at += jump(register >= k),
+                0x06 => return Some(k),
+                other => panic!("{other:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn a_call_that_is_newer_than_the_profile_does_not_exist() {
+        let profile: LinuxSeccomp = serde_json::from_value(serde_json::json!({
+            "defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+            "syscalls": [{ "names": ["read", "openat", "no_such_call"], "action": "SCMP_ACT_ALLOW" }]
+        }))
+        .unwrap();
+        let stub = unknown_calls(&profile);
+        let (x86_64, x86) = (0xc000_003e, 0x4000_0003);
+        // openat is 257 and 295.
+        for (arch, number, wanted) in [
+            (x86_64, 257, None),
+            (x86_64, 258, Some(0x0005_0026)),
+            (x86_64, 452, Some(0x0005_0026)),
+            (x86_64, 0x4000_0000 + 520, None),
+            (x86, 295, None),
+            (x86, 296, Some(0x0005_0026)),
+            (0xc000_00b7, 4000, None),
+        ] {
+            assert_eq!(answer(&stub, arch, number), wanted, "{arch:#x} {number}");
+        }
+        let whole = compile(&profile).unwrap();
+        assert!(whole.starts_with(&stub) && whole.len() > stub.len());
+        assert_eq!(unknown_calls(&profile_of_nothing()), Vec::<u8>::new());
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn profile_of_nothing() -> LinuxSeccomp {
+        serde_json::from_value(serde_json::json!({ "defaultAction": "SCMP_ACT_ERRNO" })).unwrap()
     }
 
     #[test]
