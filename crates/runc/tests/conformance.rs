@@ -312,3 +312,23 @@ fn whoever_is_killed_takes_all_others_along() {
     }
     container.must(&["kill", "--all", &id, "0"]);
 }
+
+/// The default profile lets `clone` pass when no flag of a new namespace is among its flags.
+#[test]
+fn a_filter_looks_at_some_bits_of_an_argument() {
+    let script = "> /tmp/x; chmod 755 /tmp/x && echo plain; chmod 4755 /tmp/x || echo refused";
+    let mut container = Container::new("masked", script);
+    let rule = |mask: u32, wanted: u32| {
+        json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            { "names": ["chmod"], "action": "SCMP_ACT_ERRNO",
+              "args": [{ "index": 1, "value": mask, "valueTwo": wanted, "op": "SCMP_CMP_MASKED_EQ" }] }
+        ] })
+    };
+    container.config()["linux"]["seccomp"] = rule(0o4000, 0o4000);
+    assert_eq!(run(&container), "plain\nrefused\n");
+    // Docker's form of it: what is asked for is that nothing is left.
+    container.config()["linux"]["seccomp"] = rule(0o7000, 0);
+    let script = "> /tmp/x; chmod 755 /tmp/x || echo refused; chmod 4755 /tmp/x && echo special";
+    container.config()["process"]["args"] = json!(["sh", "-c", script]);
+    assert_eq!(run(&container), "refused\nspecial\n");
+}

@@ -48,7 +48,7 @@ impl<'a> Seccomp<'a> {
             Seccomp::Filter(filter) => return filter.load(),
             Seccomp::Asks(profile) => profile,
         };
-        let listener = libcontainer::seccomp::initialize_seccomp(profile)
+        let listener = libcontainer::seccomp::initialize_seccomp(&as_libcontainer_reads_it(profile)?)
             .map_err(|err| Error::Init(format!("error loading seccomp filter: {err}")))?;
         // libcontainer gives it as a number. It is left open: it is close-on-exec, and this process is about to execute.
         if let Some(listener) = listener {
@@ -57,6 +57,20 @@ impl<'a> Seccomp<'a> {
         }
         Ok(())
     }
+}
+
+/// libcontainer takes the second value of a masked comparison for the mask, and the first for what must be left.
+fn as_libcontainer_reads_it(profile: &LinuxSeccomp) -> Result<LinuxSeccomp> {
+    let mut value = serde_json::to_value(profile).doing(|| "encode the seccomp profile".into())?;
+    let rules = value["syscalls"].as_array_mut().into_iter().flatten();
+    for argument in rules.filter_map(|rule| rule["args"].as_array_mut()).flatten() {
+        if argument["op"] == "SCMP_CMP_MASKED_EQ" {
+            let (mask, left) = (argument["value"].take(), argument["valueTwo"].take());
+            argument["value"] = if left.is_null() { json!(0) } else { left };
+            argument["valueTwo"] = mask;
+        }
+    }
+    serde_json::from_value(value).doing(|| "encode the seccomp profile".into())
 }
 
 /// Fetches descriptor `number` of process `pid`, which is one of this container's, and sends it to the agent.
@@ -99,4 +113,28 @@ pub fn forward(seccomp: Option<&LinuxSeccomp>, record: &Record, status: Status, 
     // What the first message had no room for.
     std::io::Write::write_all(&mut std::fs::File::from(socket), &text.as_bytes()[sent..])
         .doing(|| "send the container's state to the seccomp agent".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_are_handed_on_as_masks() {
+        let profile: LinuxSeccomp = serde_json::from_value(json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": ["clone"], "action": "SCMP_ACT_NOTIFY", "args": [
+                { "index": 0, "value": 7, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" },
+                { "index": 1, "value": 7, "op": "SCMP_CMP_MASKED_EQ" },
+                { "index": 2, "value": 7, "op": "SCMP_CMP_EQ" }
+            ] }]
+        }))
+        .unwrap();
+        let read = serde_json::to_value(as_libcontainer_reads_it(&profile).unwrap()).unwrap();
+        let values = |index: usize| {
+            let argument = &read["syscalls"][0]["args"][index];
+            (argument["value"].as_u64(), argument["valueTwo"].as_u64())
+        };
+        assert_eq!((values(0), values(1), values(2)), ((Some(0), Some(7)), (Some(0), Some(7)), (Some(7), None)));
+    }
 }

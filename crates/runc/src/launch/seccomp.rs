@@ -69,7 +69,7 @@ fn key(profile: &LinuxSeccomp) -> Result<String> {
     let library = ScmpVersion::current().map_err(failed)?;
     let kernel = rustix::system::uname();
     let all = format!(
-        "2\n{}\n{}\n{}.{}.{}\n{text}",
+        "3\n{}\n{}\n{}.{}.{}\n{text}",
         std::env::consts::ARCH,
         kernel.release().to_string_lossy(),
         library.major,
@@ -191,7 +191,14 @@ fn add(context: &mut ScmpFilterContext, rule: &LinuxSyscall, wanted: ScmpAction)
         .args()
         .iter()
         .flatten()
-        .map(|arg| ScmpArgCompare::new(arg.index() as u32, operator(arg.op(), arg.value_two()), arg.value()))
+        .map(|arg| match arg.op() {
+            // The first value is the mask, the second what must be left of the argument.
+            LinuxSeccompOperator::ScmpCmpMaskedEq => {
+                let masked = ScmpCompareOp::MaskedEqual(arg.value());
+                ScmpArgCompare::new(arg.index() as u32, masked, arg.value_two().unwrap_or(0))
+            }
+            op => ScmpArgCompare::new(arg.index() as u32, operator(op), arg.value()),
+        })
         .collect();
     let mut seen = HashSet::new();
     let once = rule.args().iter().flatten().all(|arg| seen.insert(arg.index()));
@@ -227,15 +234,15 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<ScmpAction> 
     })
 }
 
-fn operator(operator: LinuxSeccompOperator, second: Option<u64>) -> ScmpCompareOp {
+fn operator(operator: LinuxSeccompOperator) -> ScmpCompareOp {
     match operator {
         LinuxSeccompOperator::ScmpCmpNe => ScmpCompareOp::NotEqual,
         LinuxSeccompOperator::ScmpCmpLt => ScmpCompareOp::Less,
         LinuxSeccompOperator::ScmpCmpLe => ScmpCompareOp::LessOrEqual,
-        LinuxSeccompOperator::ScmpCmpEq => ScmpCompareOp::Equal,
+        // The masked one does not come here.
+        LinuxSeccompOperator::ScmpCmpEq | LinuxSeccompOperator::ScmpCmpMaskedEq => ScmpCompareOp::Equal,
         LinuxSeccompOperator::ScmpCmpGe => ScmpCompareOp::GreaterEqual,
         LinuxSeccompOperator::ScmpCmpGt => ScmpCompareOp::Greater,
-        LinuxSeccompOperator::ScmpCmpMaskedEq => ScmpCompareOp::MaskedEqual(second.unwrap_or(0)),
     }
 }
 
