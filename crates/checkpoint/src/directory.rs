@@ -168,14 +168,17 @@ impl Directory {
     }
 }
 
-/// Bytes on disk of a tree, links not followed.
+/// Bytes on disk of a tree, links not followed. It may be anybody's: however deep it is, it takes no stack.
 fn tree_bytes(path: &Path) -> u64 {
-    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
-    let own = meta.blocks() * 512;
-    if !meta.is_dir() {
-        return own;
+    let (mut ahead, mut bytes) = (vec![path.to_owned()], 0);
+    while let Some(path) = ahead.pop() {
+        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+        bytes += meta.blocks() * 512;
+        if meta.is_dir() {
+            ahead.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        }
     }
-    own + fs::read_dir(path).into_iter().flatten().flatten().map(|e| tree_bytes(&e.path())).sum::<u64>()
+    bytes
 }
 
 /// A number that no other directory of this process has.

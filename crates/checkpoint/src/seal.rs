@@ -148,6 +148,10 @@ pub(crate) fn check(place: &Path, name: &str, key: &Key, origin: Origin, depth: 
         if !known && !logs {
             return Err(format!("{} is not part of it", file_name.display()));
         }
+        if logs {
+            // A wake writes there: nobody may put a link in its way.
+            guarded(name, &entry.metadata().map_err(|e| e.to_string())?)?;
+        }
     }
     for (name, facts) in &manifest.files {
         check_file(&dir, name, facts, lay.get(name), depth)?;

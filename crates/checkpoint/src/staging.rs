@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::error::{Error, Result, io};
 use crate::manifest::Manifest;
 use crate::seal::{self, Key, Seal};
-use crate::{MANIFEST, NOTE, SEAL, check_name};
+use crate::{MANIFEST, NOTE, SEAL, WORK, check_name};
 
 const REMOVAL_ATTEMPTS: u32 = 100;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(20);
@@ -66,8 +66,15 @@ impl Staging {
     pub fn seal(&self, mut manifest: Manifest) -> Result<Manifest> {
         let place = self.place();
         // Memory of processes: nobody else's to read, wherever the directory is.
-        fs::set_permissions(&place, fs::Permissions::from_mode(0o700))
-            .map_err(io(format!("chmod {}", place.display())))?;
+        let private = |path: &Path| {
+            let done = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+            done.map_err(io(format!("chmod {}", path.display())))
+        };
+        private(&place)?;
+        let work = place.join(WORK);
+        if fs::symlink_metadata(&work).is_ok_and(|found| found.is_dir()) {
+            private(&work)?;
+        }
         let (taken, synced) = std::thread::scope(|scope| {
             let syncing = scope.spawn(|| sync(&files_of(&place)?));
             let taken = seal::take(&place).map_err(io(format!("read {}", place.display())));

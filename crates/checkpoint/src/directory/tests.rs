@@ -247,3 +247,31 @@ fn names_stay_inside() {
     }
     assert!(check_name("cp-1.x_y").is_ok());
 }
+
+#[test]
+fn nobody_else_may_write_where_a_wake_writes() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = Directory::foreign(home.path(), &key());
+    let place = make(&dir, "cp1").unwrap();
+    dir.check("cp1", Depth::Wake).unwrap();
+    fs::set_permissions(place.join("criu.work"), fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(refused(&dir, Depth::Wake).contains("criu.work can be changed by others"));
+    fs::remove_dir_all(place.join("criu.work")).unwrap();
+    symlink("/tmp", place.join("criu.work")).unwrap();
+    assert!(refused(&dir, Depth::Wake).contains("criu.work is not part of it"));
+}
+
+/// A thread of the engine has two megabytes, this one has fewer for fewer.
+#[test]
+fn the_size_of_what_is_very_deep_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let mut path = home.path().join("cp1");
+    while path.as_os_str().len() < 3900 {
+        path.push("d");
+    }
+    fs::create_dir_all(&path).unwrap();
+    let home = home.path().to_owned();
+    let look = move || Directory::foreign(home, &key()).list(Depth::Quick).unwrap();
+    let found = std::thread::Builder::new().stack_size(128 << 10).spawn(look).unwrap().join().unwrap();
+    assert!(found[0].manifest.is_err() && found[0].size_bytes > 0);
+}
