@@ -5,7 +5,7 @@
 //! capabilities), mode (it drops set-id bits), time. Directories' times come last: creating things in them moves them.
 
 use std::collections::HashSet;
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -67,6 +67,9 @@ pub struct Unpacked {
     pub content_bytes: u64,
 }
 
+/// Read at a time: what is behind `tar` may be a connection or a pipe, and small files come in small pieces.
+const READ_BYTES: usize = 256 << 10;
+
 /// Unpacks a plain (not compressed) tar in the directory `dir`, and reads `tar` to its end.
 pub fn unpack(tar: impl Read, dir: &Path, options: &UnpackOptions) -> Result<Unpacked> {
     unpack_in(tar, &Root::open(dir)?, options)
@@ -74,7 +77,7 @@ pub fn unpack(tar: impl Read, dir: &Path, options: &UnpackOptions) -> Result<Unp
 
 /// As [`unpack`], in a directory that is open already.
 pub fn unpack_in(tar: impl Read, root: &Root, options: &UnpackOptions) -> Result<Unpacked> {
-    let mut tar = TarReader::new(tar, options.limits);
+    let mut tar = TarReader::new(BufReader::with_capacity(READ_BYTES, tar), options.limits);
     let mut unpacker = Unpacker {
         root,
         options,

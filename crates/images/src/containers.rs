@@ -117,9 +117,7 @@ impl Images {
             state.db.execute("DELETE FROM image_container_layers WHERE container = ?1", [container])?;
             state.containers.remove(container);
         }
-        if let Some(apart) = set_apart(&self.shared.overlay, container) {
-            remove_tree(&apart);
-        }
+        self.shared.delete_later(set_apart(&self.shared.overlay, container));
         self.shared.collect().map(drop)
     }
 

@@ -1,12 +1,14 @@
 //! Blobs by digest: `content/blobs/sha256/<hex>`, written in `content/ingest` first.
 //!
-//! A blob under its digest has been verified. Layer blobs stay compressed, as they came from a registry or an archive, so
-//! that what is pushed or saved again is the same to the byte; layers made here are compressed once, when they are made.
-//! Nothing here is fsynced file by file: an image is recorded after one `syncfs`, and what no record names is removed at
-//! the next start.
+//! A blob under its digest has been verified. Layer blobs stay as they came from a registry or an archive, compressed or
+//! not, so that what is pushed or saved again is the same to the byte; layers made here are compressed when they are
+//! pushed. Nothing here is fsynced file by file (`shared/durable.rs` says why that is enough), and what no record names is
+//! removed at the next start.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use archive::DigestWriter;
@@ -92,13 +94,32 @@ impl Content {
             .map_err(|error| Error::io(format!("rename to {}", path.display()))(error.error))
     }
 
-    pub(crate) fn remove(&self, digest: &Digest) {
+    /// Makes a blob of a file that lies in the data root and will not be written any more: another name, no copy.
+    pub(crate) fn adopt(&self, file: &File, digest: Digest, bytes: u64) -> Result<StagedBlob> {
+        file.set_permissions(PermissionsExt::from_mode(0o600)).map_err(Error::io("take a file for a blob"))?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let link = |to: &Path| {
+            rustix::fs::linkat(rustix::fs::CWD, &path, rustix::fs::CWD, to, rustix::fs::AtFlags::SYMLINK_FOLLOW)?;
+            File::open(to)
+        };
+        let file = tempfile::Builder::new().prefix("blob-").make_in(&self.ingest, link);
+        let file = file.map_err(Error::io(format!("make a file in {}", self.ingest.display())))?;
+        Ok(StagedBlob { file, digest, bytes })
+    }
+
+    /// Takes a blob out of the store. What is returned is left to be deleted, which of a large file takes long; it is
+    /// deleted at the next start at the latest.
+    pub(crate) fn set_apart(&self, digest: &Digest) -> Option<PathBuf> {
         let path = self.path(digest);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(%error, path = %path.display(), "a blob that is no longer used stays until the next start");
+        let apart = tempfile::Builder::new().prefix("removed-").make_in(&self.ingest, |to| std::fs::rename(&path, to));
+        match apart.and_then(|apart| apart.into_temp_path().keep().map_err(|error| error.error)) {
+            Ok(apart) => Some(apart),
+            Err(error) => {
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    tracing::warn!(%error, path = %path.display(), "a blob that is no longer used stays");
+                }
+                None
             }
-            _ => {}
         }
     }
 
@@ -135,6 +156,11 @@ impl StagedBlob {
     /// Takes a downloaded file that was verified to have this digest and size.
     pub(crate) fn verified(file: tempfile::NamedTempFile, digest: Digest, bytes: u64) -> Self {
         Self { file, digest, bytes }
+    }
+
+    /// Makes the content survive a power cut.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.as_file().sync_all().map_err(Error::io("sync a blob"))
     }
 
     /// The content.

@@ -1,6 +1,8 @@
 //! A layer's tar to a layer: unpacked on disk, its plain digest computed, its compressed bytes kept, in one pass.
 
+use std::fs::File;
 use std::io::{Read, Write};
+use std::path::Path;
 
 use archive::compression::{Compression, decompress, sniff_stream};
 use archive::{DigestReader, UnpackOptions, Whiteouts, unpack};
@@ -21,6 +23,9 @@ pub(crate) enum Source<'a> {
     Stream(Box<dyn Read + Send + 'a>),
     /// A downloaded, verified blob, and a reader of it (which may tell progress).
     Blob(StagedBlob, Box<dyn Read + Send + 'a>),
+    /// A file of an archive that was unpacked in the data root and will not be written any more, and a reader of it: the
+    /// store gets the file itself, not a copy.
+    File(&'a File, Box<dyn Read + Send + 'a>),
 }
 
 /// Makes the layer on top of `parent`. With `expected`, the plain tar must have that digest.
@@ -43,6 +48,28 @@ pub(crate) fn extract(
             let (hex, _) = plain.finish().map_err(archive::Error::from)?;
             (blob, media_type, Digest::from_hex(&hex)?, bytes)
         }
+        Source::File(file, stream) => {
+            let (compression, stream) = sniff_stream(stream).map_err(archive::Error::from)?;
+            match compression {
+                Compression::None => {
+                    let mut plain = DigestReader::new(stream);
+                    let bytes = unpack_layer(&mut plain, &diff)?;
+                    let (hex, blob_bytes) = plain.finish().map_err(archive::Error::from)?;
+                    let diff_id = Digest::from_hex(&hex)?;
+                    (shared.content.adopt(file, diff_id.clone(), blob_bytes)?, LAYER_OCI_PLAIN, diff_id, bytes)
+                }
+                Compression::Gzip | Compression::Zstd => {
+                    let mut raw = DigestReader::new(stream);
+                    let mut plain = DigestReader::new(decompress(&mut raw)?);
+                    let bytes = unpack_layer(&mut plain, &diff)?;
+                    let (hex, _) = plain.finish().map_err(archive::Error::from)?;
+                    let (raw_hex, blob_bytes) = raw.finish().map_err(archive::Error::from)?;
+                    let blob = shared.content.adopt(file, Digest::from_hex(&raw_hex)?, blob_bytes)?;
+                    (blob, media_type(compression)?, Digest::from_hex(&hex)?, bytes)
+                }
+                Compression::Bzip2 | Compression::Xz => extract_plain(shared, decompress(stream)?, &diff)?,
+            }
+        }
         Source::Stream(stream) => {
             let (compression, stream) = sniff_stream(stream).map_err(archive::Error::from)?;
             match compression {
@@ -54,14 +81,7 @@ pub(crate) fn extract(
                     std::io::copy(&mut raw, &mut std::io::sink()).map_err(archive::Error::from)?;
                     (raw.copy.finish()?, media_type(compression)?, Digest::from_hex(&hex)?, bytes)
                 }
-                _ => {
-                    let gzip = flate2::write::GzEncoder::new(shared.content.writer()?, flate2::Compression::fast());
-                    let mut plain = DigestReader::new(Tee { inner: decompress(stream)?, copy: gzip });
-                    let bytes = unpack_layer(&mut plain, &diff)?;
-                    let (hex, tee) = plain.into_parts().map_err(archive::Error::from)?;
-                    let blob = tee.copy.finish().map_err(Error::io("write a blob"))?.finish()?;
-                    (blob, LAYER_GZIP, Digest::from_hex(&hex)?, bytes)
-                }
+                _ => extract_plain(shared, decompress(stream)?, &diff)?,
             }
         }
     };
@@ -81,7 +101,17 @@ pub(crate) fn extract(
     lease.add_layer(layer, blob, staging)
 }
 
-fn unpack_layer(plain: &mut impl Read, diff: &std::path::Path) -> Result<u64> {
+/// A layer whose tar comes plain is kept plain: whoever pushes it pays for compressing it (`compress.rs`), nobody else.
+fn extract_plain(shared: &Shared, plain: impl Read, diff: &Path) -> Result<(StagedBlob, &'static str, Digest, u64)> {
+    let mut plain = Tee { inner: plain, copy: shared.content.writer()? };
+    let bytes = unpack_layer(&mut plain, diff)?;
+    let blob = plain.copy.finish()?;
+    let diff_id = blob.digest.clone();
+    Ok((blob, LAYER_OCI_PLAIN, diff_id, bytes))
+}
+
+/// Unpacks a plain tar, to its end; returns the bytes of its files.
+pub(crate) fn unpack_layer(plain: &mut impl Read, diff: &Path) -> Result<u64> {
     let options = UnpackOptions { whiteouts: Whiteouts::Oci, ..UnpackOptions::default() };
     Ok(unpack(plain, diff, &options)?.content_bytes)
 }

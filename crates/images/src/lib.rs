@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 mod changes;
+mod compress;
 pub mod config;
 mod containers;
 mod content;

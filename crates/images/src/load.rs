@@ -106,8 +106,8 @@ impl Images {
                 }
                 let file = archive.open(path)?;
                 let total = file.metadata().map_err(Error::io(format!("stat {path}")))?.len();
-                let reader = Told { inner: file, id: diff_id.short(), bytes: 0, told: 0, total, tell: progress };
-                extract(&self.shared, lease, parent.as_ref(), Source::Stream(Box::new(reader)), Some(diff_id))?;
+                let reader = Told { inner: &file, id: diff_id.short(), bytes: 0, told: 0, total, tell: progress };
+                extract(&self.shared, lease, parent.as_ref(), Source::File(&file, Box::new(reader)), Some(diff_id))?;
             }
             parent = Some(chain);
         }

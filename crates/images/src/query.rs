@@ -351,21 +351,47 @@ fn check_pattern(pattern: &str) -> Result<()> {
     Ok(())
 }
 
-/// Shell patterns as Go's `path.Match`: nothing matches a slash but a slash.
+/// Shell patterns as Go's `path.Match`: nothing matches a slash but a slash. At worst the product of the two lengths: of
+/// several stars only the last one is ever tried again, since what an earlier one could take more of, the last one can too.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern.split_first(), text.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) => {
-            let reach = text.iter().position(|&b| b == b'/').unwrap_or(text.len());
-            (0..=reach).any(|skip| glob(rest, &text[skip..]))
+    let (mut at, mut read) = (0, 0);
+    // Behind the last star, and up to where it reaches in the text.
+    let mut star = None;
+    loop {
+        if pattern.get(at) == Some(&b'*') {
+            at += 1;
+            star = Some((at, read));
+            continue;
         }
-        (Some((b'?', rest)), Some((&c, text))) => c != b'/' && glob(rest, text),
-        (Some((b'[', rest)), Some((&c, text))) => {
-            let Some(end) = rest.iter().skip(1).position(|&b| b == b']').map(|at| at + 1) else { return false };
-            let (set, rest) = (&rest[..end], &rest[end + 1..]);
-            let (negated, set) = match set.split_first() {
+        if at == pattern.len() && read == text.len() {
+            return true;
+        }
+        if let Some(bytes) = text.get(read).and_then(|&c| one(&pattern[at..], c)) {
+            at += bytes;
+            read += 1;
+            continue;
+        }
+        match star {
+            Some((behind, reach)) if text.get(reach).is_some_and(|&c| c != b'/') => {
+                (at, read) = (behind, reach + 1);
+                star = Some((behind, reach + 1));
+            }
+            _ => return false,
+        }
+    }
+}
+
+/// How many bytes at the beginning of `pattern` match one byte of text, if they do.
+fn one(pattern: &[u8], c: u8) -> Option<usize> {
+    let (&first, rest) = pattern.split_first()?;
+    let (matches, bytes) = match first {
+        b'?' => (c != b'/', 1),
+        b'\\' => (*rest.first()? == c, 2),
+        b'[' => {
+            let end = rest.iter().skip(1).position(|&b| b == b']')? + 1;
+            let (negated, set) = match rest[..end].split_first() {
                 Some((b'^', set)) => (true, set),
-                _ => (false, set),
+                _ => (false, &rest[..end]),
             };
             let mut inside = false;
             let mut at = 0;
@@ -378,14 +404,11 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
                     at += 1;
                 }
             }
-            c != b'/' && inside != negated && glob(rest, text)
+            (c != b'/' && inside != negated, end + 2)
         }
-        (Some((b'\\', rest)), Some((&c, text))) => {
-            rest.split_first().is_some_and(|(&p, rest)| p == c && glob(rest, text))
-        }
-        (Some((&p, rest)), Some((&c, text))) => p == c && glob(rest, text),
-        _ => false,
-    }
+        other => (other == c, 1),
+    };
+    matches.then_some(bytes)
 }
 
 #[cfg(test)]
@@ -393,11 +416,25 @@ mod tests {
     use super::{check_pattern, glob};
 
     #[test]
+    fn a_hostile_pattern_costs_no_more_than_its_length_times_the_name() {
+        let (pattern, text) = (format!("{}b", "*a".repeat(500)), "a".repeat(1000));
+        // Tried in every way there is this would take longer than the universe has been there.
+        assert!(!glob(pattern.as_bytes(), text.as_bytes()));
+        assert!(glob(pattern.as_bytes(), format!("{text}b").as_bytes()));
+    }
+
+    #[test]
     fn patterns_match_as_gos() {
         for (pattern, text) in [("a*", "abc"), ("*/b", "a/b"), ("[a-c]x", "bx"), ("[^a]x", "bx"), ("a?c", "abc")] {
             assert!(glob(pattern.as_bytes(), text.as_bytes()), "{pattern} {text}");
         }
         for (pattern, text) in [("a*", "a/b"), ("?", "/"), ("[a", "a"), ("ab", "abc"), ("[^b]x", "bx")] {
+            assert!(!glob(pattern.as_bytes(), text.as_bytes()), "{pattern} {text}");
+        }
+        for (pattern, text) in [("*a*b*c", "xaybzc"), ("a*b*/*c", "aXbY/Zc"), ("*", ""), ("**", "ab"), ("\\*", "*")] {
+            assert!(glob(pattern.as_bytes(), text.as_bytes()), "{pattern} {text}");
+        }
+        for (pattern, text) in [("*a*b", "ab/b"), ("a*b*c", "acb"), ("*/*", "a"), ("\\*", "a"), ("a**", "b")] {
             assert!(!glob(pattern.as_bytes(), text.as_bytes()), "{pattern} {text}");
         }
         for broken in ["[", "a[b", "x\\", "[]"] {

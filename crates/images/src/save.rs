@@ -27,13 +27,13 @@ struct Chosen {
 impl Images {
     /// Writes images as an archive. A name without a tag means all tags of it; the images found are returned.
     pub fn save(&self, names: &[String], out: impl Write) -> Result<Vec<Digest>> {
-        let chosen = self.choose(names)?;
+        let mut chosen = self.choose(names)?;
         // Held until the end: a removal meanwhile must not take the blobs away.
         let mut lease = self.shared.lease();
-        for image in &chosen {
+        for image in &mut chosen {
             lease.keep_blob(&image.id);
-            for layer in &image.layers {
-                lease.layer(&layer.chain_id).ok_or_else(|| Error::NoSuchImage(image.id.to_string()))?;
+            for layer in &mut image.layers {
+                *layer = lease.layer(&layer.chain_id).ok_or_else(|| Error::NoSuchImage(image.id.to_string()))?;
             }
         }
         let mut writer = SaveWriter { tar: TarWriter::new(out), written: BTreeSet::new(), images: self };

@@ -40,8 +40,9 @@ pub(crate) fn import(images: &Images, name: &str, files: &[(&str, &str)]) -> Dig
     images.import(&tar(files)[..], &options, &mut |_| {}).unwrap()
 }
 
-/// Everything below the data root but the database.
-pub(crate) fn on_disk(root: &Path) -> BTreeSet<String> {
+/// Everything below the data root but the database, when all is done.
+pub(crate) fn on_disk(images: &Images, root: &Path) -> BTreeSet<String> {
+    images.shared.rest();
     let mut found = BTreeSet::new();
     for dir in ["content/blobs/sha256", "content/ingest", "overlay2"] {
         for entry in fs::read_dir(root.join(dir)).unwrap() {
@@ -147,7 +148,7 @@ fn a_container_writes_on_top_and_can_be_committed() {
     assert_eq!(fs::read(merged.join("etc/a")).unwrap(), b"changed");
     images.remove_layer(CONTAINER).unwrap();
     assert_eq!(images.disk_usage(), DiskUsage::default());
-    assert!(on_disk(root.path()).is_empty(), "{:?}", on_disk(root.path()));
+    assert!(on_disk(&images, root.path()).is_empty(), "{:?}", on_disk(&images, root.path()));
 }
 
 #[test]
@@ -211,7 +212,7 @@ fn what_is_in_use_is_not_removed() {
     assert_eq!(untagged, [Removed::Untagged { name: "b:1".into(), image: id.clone() }]);
     let removed = images.remove("a:1", false, true, &[]).unwrap();
     assert!(matches!(&removed[..], [Removed::Untagged { .. }, Removed::Image(gone), Removed::Layer(_)] if *gone == id));
-    assert!(on_disk(root.path()).is_empty());
+    assert!(on_disk(&images, root.path()).is_empty());
     assert_eq!(images.remove("a:1", false, true, &[]).unwrap_err().to_string(), "No such image: a:1");
 }
 
@@ -327,10 +328,10 @@ fn a_bad_archive_is_refused_whole() {
     for (what, data) in bad {
         let error = images.load(&data[..], &mut |_| {}).expect_err(what);
         assert!(matches!(error.kind(), Kind::InvalidParameter), "{what}: {error}");
-        assert!(on_disk(root.path()).is_empty(), "{what}: {:?}", on_disk(root.path()));
+        assert!(on_disk(&images, root.path()).is_empty(), "{what}: {:?}", on_disk(&images, root.path()));
     }
     assert!(images.import(&evil_layer[..], &ImportOptions::default(), &mut |_| {}).is_err());
-    assert!(on_disk(root.path()).is_empty());
+    assert!(on_disk(&images, root.path()).is_empty());
     // A relative link inside, as old archives have for a layer used twice, is fine.
     let linked = with(vec![link("dup/layer.tar", "../l.tar")], &good_config, list("c.json", "dup/layer.tar"));
     images.load(&linked[..], &mut |_| {}).unwrap();
@@ -362,15 +363,15 @@ fn leftovers_go_and_damage_is_set_aside() {
     let images = Images::open(root.path()).unwrap();
     let good = import(&images, "good", &[("f", "x")]);
     let bad = import(&images, "bad", &[("f", "y")]);
+    let clean = on_disk(&images, root.path());
     drop(images);
-    let clean = on_disk(root.path());
     let junk = "e".repeat(64);
     fs::create_dir_all(root.path().join(format!("overlay2/{junk}/diff/deep"))).unwrap();
     fs::create_dir_all(root.path().join("overlay2/.staging-x/diff")).unwrap();
     fs::write(root.path().join(format!("content/blobs/sha256/{junk}")), "").unwrap();
     fs::write(root.path().join("content/ingest/half"), "").unwrap();
     let images = Images::open(root.path()).unwrap();
-    assert_eq!(on_disk(root.path()), clean);
+    assert_eq!(on_disk(&images, root.path()), clean);
     drop(images);
 
     fs::write(root.path().join("content/blobs/sha256").join(bad.hex()), "{}").unwrap();
@@ -401,11 +402,11 @@ fn a_full_disk_is_an_error_and_nothing_else() {
     mount("tmpfs", root.path(), "tmpfs", MountFlags::empty(), c"size=1m").unwrap();
     let images = Images::open(root.path()).unwrap();
     let kept = import(&images, "kept", &[("f", "x")]);
-    let before = on_disk(root.path());
+    let before = on_disk(&images, root.path());
     let big = "x".repeat(4 << 20);
     let error = images.import(&tar(&[("big", &big)])[..], &ImportOptions::default(), &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("No space left on device"), "{error}");
-    assert_eq!(on_disk(root.path()), before);
+    assert_eq!(on_disk(&images, root.path()), before);
     import(&images, "after", &[("f", "y")]);
     drop(images);
     let images = Images::open(root.path()).unwrap();

@@ -73,6 +73,13 @@ impl Registry {
         for layer in layers.iter().rev() {
             progress.status(layer.diff_id.short(), "Preparing").await;
         }
+        let images = self.images.clone();
+        let (layers, _lease) = blocking(move || {
+            let layers: Result<Vec<Layer>> =
+                layers.into_iter().map(|layer| images.compressed(layer, &mut lease)).collect();
+            Ok((layers?, lease))
+        })
+        .await?;
         // Collected first: with the closure inside, the compiler cannot see that the future may change threads.
         let uploads: Vec<_> =
             layers.iter().rev().map(|layer| self.push_layer(session, name, layer, progress)).collect();

@@ -165,7 +165,7 @@ async fn refused(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Er
     let root = data_root();
     let images = Images::open(root.path()).unwrap();
     let error = pull(&images, &fake.name()).await.0.unwrap_err();
-    assert!(on_disk(root.path()).is_empty(), "{error}: {:?}", on_disk(root.path()));
+    assert!(on_disk(&images, root.path()).is_empty(), "{error}: {:?}", on_disk(&images, root.path()));
     assert!(images.list(&crate::ListFilter::default()).unwrap().is_empty());
     error
 }
@@ -402,7 +402,7 @@ async fn a_dropped_pull_leaves_nothing_and_a_second_one_takes_over() {
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     assert!(second.await.unwrap().unwrap().newer);
-    let ingest = on_disk(root.path()).into_iter().filter(|name| name.contains("ingest"));
+    let ingest = on_disk(&images, root.path()).into_iter().filter(|name| name.contains("ingest"));
     assert_eq!(ingest.count(), 0);
 }
 

@@ -1,5 +1,5 @@
-//! Removing what nothing uses any more: layers top first, then blobs. A directory is renamed before it is removed, so that
-//! a removal that is cut short is finished at the next start.
+//! Removing what nothing uses any more: layers top first, then blobs. Here they lose their names, which is quick; they are
+//! deleted after the answer (`chores.rs`), or at the next start if that is cut short.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -14,15 +14,13 @@ impl Shared {
             let mut state = self.state();
             state.collect(&self.overlay)?
         };
-        for dir in dirs {
-            remove_tree(&dir);
-        }
+        self.delete_later(dirs);
         for blob in &blobs {
             // Somebody may have come to need it meanwhile.
             let state = self.state();
-            if !state.uses_blob(blob) {
-                self.content.remove(blob);
-            }
+            let apart = if state.uses_blob(blob) { None } else { self.content.set_apart(blob) };
+            drop(state);
+            self.delete_later(apart);
         }
         Ok(gone)
     }
@@ -58,6 +56,7 @@ impl State {
         let tx = self.db.transaction()?;
         for layer in &gone {
             tx.execute("DELETE FROM image_layers WHERE chain_id = ?1", [layer.chain_id.as_str()])?;
+            tx.execute("DELETE FROM image_unsynced_layers WHERE chain_id = ?1", [layer.chain_id.as_str()])?;
         }
         tx.commit()?;
         let mut dirs = Vec::new();
@@ -80,29 +79,19 @@ impl State {
     }
 }
 
-/// Renames a directory of the overlay folder to one that is removed now or at the next start; `None` if there is none.
+/// Renames a directory of the overlay folder to one that is deleted soon or at the next start; `None` if there is none.
 pub(crate) fn set_apart(overlay: &Path, name: &str) -> Option<PathBuf> {
-    let apart = overlay.join(format!("{REMOVED_PREFIX}{name}"));
-    match std::fs::rename(overlay.join(name), &apart) {
-        Ok(()) => Some(apart),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
-            remove_tree(&apart);
-            std::fs::rename(overlay.join(name), &apart).ok().map(|()| apart)
-        }
+    // Another of that name may be waiting to be deleted.
+    let apart = tempfile::Builder::new()
+        .prefix(&format!("{REMOVED_PREFIX}{name}-"))
+        .make_in(overlay, |to| std::fs::rename(overlay.join(name), to));
+    match apart.and_then(|apart| apart.into_temp_path().keep().map_err(|error| error.error)) {
+        Ok(apart) => Some(apart),
         Err(error) => {
-            tracing::warn!(%error, name, "cannot set a directory apart");
+            if error.kind() != std::io::ErrorKind::NotFound {
+                tracing::warn!(%error, name, "cannot set a directory apart");
+            }
             None
         }
-    }
-}
-
-/// Removes a tree; what cannot be removed now is reported and is tried again at the next start.
-pub(crate) fn remove_tree(path: &Path) {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            tracing::warn!(%error, path = %path.display(), "cannot remove a directory");
-        }
-        _ => {}
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Layer, Shared, remove_tree, set_apart};
+use super::{Layer, Shared, set_apart};
 use crate::content::StagedBlob;
 use crate::{Digest, Error, Result};
 
@@ -21,12 +21,14 @@ impl Shared {
 }
 
 impl Lease {
-    /// Takes part in a layer that exists.
+    /// Takes part in a layer that exists, and keeps the blob it has now, should it get another one.
     pub(crate) fn layer(&mut self, chain: &Digest) -> Option<Layer> {
         let mut state = self.shared.state();
         let layer = state.layers.get(chain).cloned()?;
         *state.layer_leases.entry(chain.clone()).or_default() += 1;
         self.layers.push(chain.clone());
+        *state.blob_leases.entry(layer.blob.clone()).or_default() += 1;
+        self.blobs.push(layer.blob.clone());
         Some(layer)
     }
 
@@ -50,7 +52,7 @@ impl Lease {
         self.layers.push(chain.clone());
         state.layers.insert(chain, layer.clone());
         drop(state);
-        old.iter().for_each(|dir| remove_tree(dir));
+        shared.delete_later(old);
         Ok(layer)
     }
 
@@ -72,8 +74,8 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let mut unused = Vec::new();
-        {
+        let apart = {
+            let mut unused = Vec::new();
             let mut state = self.shared.state();
             for chain in &self.layers {
                 release(&mut state.layer_leases, chain);
@@ -84,10 +86,9 @@ impl Drop for Lease {
                     unused.push(blob.clone());
                 }
             }
-            for blob in &unused {
-                self.shared.content.remove(blob);
-            }
-        }
+            unused.iter().filter_map(|blob| self.shared.content.set_apart(blob)).collect::<Vec<_>>()
+        };
+        self.shared.delete_later(apart);
         if let Err(error) = self.shared.collect() {
             tracing::warn!(%error, "cannot remove what is no longer used");
         }

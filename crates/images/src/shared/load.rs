@@ -1,21 +1,35 @@
 //! Reading the tables at start, and removing what they do not know: of operations that were interrupted.
 
-use std::collections::HashSet;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{ContainerLayer, INIT_SUFFIX, Image, Layer, REMOVED_PREFIX, STAGING_PREFIX, State, remove_tree};
+use super::{ContainerLayer, INIT_SUFFIX, Image, Layer, REMOVED_PREFIX, STAGING_PREFIX, State, durable, set_apart};
 use crate::config::{ImageConfig, MAX_CONFIG_BYTES};
 use crate::content::Content;
 use crate::{Digest, Error, Reference, Result};
 
 impl State {
-    /// Reads the database. What is damaged is reported and left out. Returns every name on disk that a record knows.
-    pub(super) fn load(&mut self, content: &Content, overlay: &Path) -> Result<Known> {
+    /// Reads the database. What is damaged is reported and left out. Returns every name on disk that a record knows, and
+    /// the layers that have to be synced.
+    pub(super) fn load(&mut self, content: &Content, overlay: &Path) -> Result<(Known, Vec<Digest>)> {
         let mut known = Known::default();
+        let boot_id = durable::boot_id()?;
+        let unsynced: HashMap<Digest, String> = self.read_unsynced()?.into_iter().collect();
+        let mut to_sync = Vec::new();
         for layer in self.read_layers()? {
             known.directories.insert(layer.chain_id.hex().to_owned());
             known.blobs.insert(layer.blob.hex().to_owned());
+            if let Some(made_in) = unsynced.get(&layer.chain_id) {
+                if *made_in != boot_id {
+                    tracing::warn!(layer = %layer.chain_id, "the machine went down before this layer was on disk");
+                    if let Err(error) = durable::rebuild(content, overlay, &layer) {
+                        tracing::warn!(layer = %layer.chain_id, %error, "it cannot be made again and is set aside");
+                        continue;
+                    }
+                }
+                to_sync.push(layer.chain_id.clone());
+            }
             if !overlay.join(layer.chain_id.hex()).join("diff").is_dir() {
                 tracing::warn!(layer = %layer.chain_id, "a layer's directory is missing; images with it are set aside");
                 continue;
@@ -52,7 +66,7 @@ impl State {
             known.directories.insert(container.clone());
             self.containers.insert(container, layer);
         }
-        Ok(known)
+        Ok((known, to_sync))
     }
 
     fn read_layers(&self) -> Result<Vec<Layer>> {
@@ -130,8 +144,10 @@ pub(super) struct Known {
     blobs: HashSet<String>,
 }
 
-/// Removes what no record knows: of operations that were interrupted. Only names this program gives are looked at.
-pub(super) fn remove_leftovers(content: &Content, overlay: &Path, known: &Known) {
+/// Sets apart what no record knows, of operations that were interrupted, and returns what is to be deleted. Only names
+/// this program gives are looked at.
+pub(super) fn set_leftovers_apart(content: &Content, overlay: &Path, known: &Known) -> Vec<PathBuf> {
+    let mut apart = Vec::new();
     for entry in std::fs::read_dir(overlay).into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
         let layer = name.strip_suffix(INIT_SUFFIX).unwrap_or(&name);
@@ -144,7 +160,8 @@ pub(super) fn remove_leftovers(content: &Content, overlay: &Path, known: &Known)
                 }
             }
             tracing::info!(path = %entry.path().display(), "removing what an interrupted operation left");
-            remove_tree(&entry.path());
+            // A name of a layer may come to be wanted again before this is deleted.
+            apart.extend(if ours { set_apart(overlay, &name) } else { Some(entry.path()) });
         }
     }
     for entry in std::fs::read_dir(content.blobs_dir()).into_iter().flatten().flatten() {
@@ -155,4 +172,5 @@ pub(super) fn remove_leftovers(content: &Content, overlay: &Path, known: &Known)
             }
         }
     }
+    apart
 }

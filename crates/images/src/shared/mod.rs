@@ -1,17 +1,19 @@
 //! What all parts of the crate share: the tables in memory, the database behind them, and who may remove what.
 //!
 //! In memory is what the database has, plus what an operation that has not ended yet is making (layers and blobs under a
-//! [`Lease`]). A layer's directory and an image's blobs get their final names before they are recorded; the record is
-//! written after a `syncfs`. So: what is recorded is whole, what is not recorded is nobody's and is removed at start.
+//! [`Lease`]). A layer's directory and an image's blobs get their final names before they are recorded. So: what is
+//! recorded is whole, what is not recorded is nobody's and is removed at start. After a power cut that holds as well
+//! (`durable.rs`).
 
+mod chores;
 mod collect;
+mod durable;
 mod lease;
 mod load;
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -19,7 +21,9 @@ use crate::config::ImageConfig;
 use crate::content::Content;
 use crate::{Digest, Error, Reference, Result};
 
-pub(crate) use self::collect::{remove_tree, set_apart};
+use self::chores::Chores;
+pub(crate) use self::chores::remove_tree;
+pub(crate) use self::collect::set_apart;
 pub(crate) use self::lease::Lease;
 
 /// Directories of operations that have not ended.
@@ -31,7 +35,8 @@ pub(crate) const INIT_SUFFIX: &str = "-init";
 /// Stands for "no layers" in the name of an init layer.
 const SCRATCH: &str = "scratch";
 
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE images (id TEXT PRIMARY KEY, parent TEXT, last_tagged_ns INTEGER);
     CREATE TABLE image_references (reference TEXT PRIMARY KEY, image TEXT NOT NULL);
     CREATE TABLE image_layers (
@@ -40,7 +45,11 @@ const MIGRATIONS: &[&str] = &["
     );
     CREATE TABLE image_layer_repositories (blob TEXT, repository TEXT, PRIMARY KEY (blob, repository));
     CREATE TABLE image_container_layers (container TEXT PRIMARY KEY, image TEXT, chain_id TEXT);
-"];
+",
+    "
+    CREATE TABLE image_unsynced_layers (chain_id TEXT PRIMARY KEY, boot_id TEXT NOT NULL);
+",
+];
 
 /// One read-only layer.
 #[derive(Debug, Clone)]
@@ -96,6 +105,8 @@ pub(crate) struct Shared {
     pub(crate) content: Content,
     pub(crate) overlay: PathBuf,
     state: Mutex<State>,
+    chores: Chores,
+    me: Weak<Shared>,
 }
 
 impl Shared {
@@ -114,10 +125,19 @@ impl Shared {
             blob_leases: HashMap::new(),
             orphans: Vec::new(),
         };
-        let known = state.load(&content, &overlay)?;
+        let (known, unsynced) = state.load(&content, &overlay)?;
         content.clear_ingest();
-        load::remove_leftovers(&content, &overlay, &known);
-        Ok(Arc::new(Self { content, overlay, state: Mutex::new(state) }))
+        let leftovers = load::set_leftovers_apart(&content, &overlay, &known);
+        let shared = Arc::new_cyclic(|me| Self {
+            content,
+            overlay,
+            state: Mutex::new(state),
+            chores: Chores::default(),
+            me: me.clone(),
+        });
+        shared.delete_later(leftovers);
+        shared.sync_later(unsynced);
+        Ok(shared)
     }
 
     /// The tables. Held shortly: never while something is unpacked, hashed or sent.
@@ -143,21 +163,6 @@ impl Shared {
             .map_err(Error::io(format!("make a directory in {}", self.overlay.display())))
     }
 
-    /// Makes everything written until now survive a power cut.
-    fn sync(&self) -> Result<()> {
-        let mut synced = None;
-        for dir in [&self.overlay, self.content.blobs_dir()] {
-            let what = || format!("sync {}", dir.display());
-            let fd = std::fs::File::open(dir).map_err(Error::io(what()))?;
-            // Both are on one file system, unless somebody has mounted something there.
-            let device = fd.metadata().map_err(Error::io(what()))?.dev();
-            if synced.replace(device) != Some(device) {
-                rustix::fs::syncfs(&fd).map_err(Error::io(what()))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Records an image whose layers are all there, with those layers. An image that exists already stays as it is.
     pub(crate) fn record_image(&self, json: &[u8], parent: Option<Digest>, lease: &mut Lease) -> Result<Digest> {
         let config = ImageConfig::parse(json)?;
@@ -168,7 +173,7 @@ impl Shared {
         if self.state().images.contains_key(&id) {
             return Ok(id);
         }
-        self.sync()?;
+        let boot_id = durable::boot_id()?;
         let mut state = self.state();
         let state = &mut *state;
         for chain in &chains {
@@ -177,7 +182,13 @@ impl Shared {
             }
         }
         let tx = state.db.transaction()?;
+        let mut fresh = Vec::new();
         for layer in chains.iter().filter_map(|chain| state.layers.get(chain)).filter(|layer| !layer.recorded) {
+            fresh.push(layer.chain_id.clone());
+            tx.execute(
+                "INSERT OR REPLACE INTO image_unsynced_layers VALUES (?1, ?2)",
+                [layer.chain_id.as_str(), &boot_id],
+            )?;
             tx.execute(
                 "INSERT OR REPLACE INTO image_layers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 params![
@@ -205,6 +216,7 @@ impl Shared {
         let image =
             Image { id: id.clone(), config, raw_bytes: json.len() as u64, chains, parent, last_tagged_ns: None };
         state.images.insert(id.clone(), Arc::new(image));
+        self.sync_later(fresh);
         Ok(id)
     }
 }
@@ -283,6 +295,26 @@ impl State {
             "INSERT OR IGNORE INTO image_layer_repositories VALUES (?1, ?2)",
             params![blob.as_str(), repository],
         )?;
+        Ok(())
+    }
+
+    /// Whether a blob was ever in a registry's repository.
+    pub(crate) fn has_layer_repository(&self, blob: &Digest) -> Result<bool> {
+        let mut statement = self.db.prepare_cached("SELECT 1 FROM image_layer_repositories WHERE blob = ?1")?;
+        Ok(statement.exists([blob.as_str()])?)
+    }
+
+    /// Gives a layer another blob of the same tar. The old one goes when nobody uses it any more.
+    pub(crate) fn set_blob(&mut self, layer: &Layer) -> Result<()> {
+        self.db.execute(
+            "UPDATE image_layers SET blob = ?2, blob_bytes = ?3, media_type = ?4 WHERE chain_id = ?1",
+            params![layer.chain_id.as_str(), layer.blob.as_str(), layer.blob_bytes as i64, layer.media_type],
+        )?;
+        if let Some(known) = self.layers.get_mut(&layer.chain_id) {
+            known.blob = layer.blob.clone();
+            known.blob_bytes = layer.blob_bytes;
+            known.media_type.clone_from(&layer.media_type);
+        }
         Ok(())
     }
 
