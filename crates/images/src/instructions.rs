@@ -6,8 +6,14 @@ use std::collections::BTreeMap;
 use crate::config::{ContainerConfig, Empty, Healthcheck};
 use crate::{Error, Result};
 
+/// Some instructions cost far more than their letters.
+const MAX_BYTES: usize = 64 << 10;
+
 /// Applies the instructions, in order.
 pub(crate) fn apply(config: &mut ContainerConfig, changes: &[String]) -> Result<()> {
+    if changes.iter().map(String::len).sum::<usize>() > MAX_BYTES {
+        return Err(Error::TooLarge(format!("more than {MAX_BYTES} bytes of changes")));
+    }
     for line in changes.iter().flat_map(|change| logical_lines(change)) {
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((&line, ""));
         instruction(config, &word.to_ascii_uppercase(), rest.trim())?;

@@ -38,6 +38,7 @@ const HEALTHS: &[&str] = &["none", "starting", "healthy", "unhealthy"];
 /// The filters, looked up once for the whole list.
 struct Query<'a> {
     filters: &'a Filters,
+    names: Vec<Name<'a>>,
     created_before: Option<DateTime<Utc>>,
     created_after: Option<DateTime<Utc>>,
     ancestors: Option<HashSet<String>>,
@@ -102,6 +103,7 @@ impl Daemon {
             .collect();
         Ok(Query {
             filters,
+            names: filters.get("name").map(Name::new).collect(),
             created_before: created("before")?.into_iter().min(),
             created_after: created("since")?.into_iter().max(),
             ancestors,
@@ -114,7 +116,7 @@ impl Daemon {
         let label = |key: &str| record.config.labels.get(key).map(String::as_str);
         let ran = !matches!(record.state, State::Created { .. });
         f.any("id", |wanted| record.id.starts_with(wanted))
-            && f.any("name", |wanted| name_matches(wanted, &record.name))
+            && (query.names.is_empty() || query.names.iter().any(|wanted| wanted.is_of(&record.name)))
             && f.matches_pairs("label", label)
             && f.matches_exactly("status", record.state.status())
             && f.any("exited", |wanted| {
@@ -197,11 +199,27 @@ impl Daemon {
     }
 }
 
-/// As Docker: a regular expression found anywhere in the name; the anchors are what people use.
-fn name_matches(wanted: &str, name: &str) -> bool {
-    match regex::Regex::new(wanted) {
-        Ok(pattern) => pattern.is_match(name) || pattern.is_match(&format!("/{name}")),
-        Err(_) => name.contains(wanted.trim_start_matches('/')),
+/// A name that is asked for. As Docker: a regular expression found anywhere in it; the anchors are what people use.
+enum Name<'a> {
+    Pattern(regex::Regex),
+    /// What is no pattern is text.
+    Text(&'a str),
+}
+
+impl<'a> Name<'a> {
+    fn new(wanted: &'a str) -> Self {
+        // The pattern is a client's: keep its automaton small.
+        match regex::RegexBuilder::new(wanted).size_limit(64 << 10).build() {
+            Ok(pattern) => Self::Pattern(pattern),
+            Err(_) => Self::Text(wanted.trim_start_matches('/')),
+        }
+    }
+
+    fn is_of(&self, name: &str) -> bool {
+        match self {
+            Self::Pattern(pattern) => pattern.is_match(name) || pattern.is_match(&format!("/{name}")),
+            Self::Text(text) => name.contains(text),
+        }
     }
 }
 
@@ -282,6 +300,9 @@ mod tests {
     fn ports_and_names() {
         assert!(port_matches("80", 80, "tcp") && port_matches("70-90/tcp", 80, "tcp"));
         assert!(port_matches("53/udp", 53, "udp") && !port_matches("53", 53, "udp") && !port_matches("x", 0, "tcp"));
-        assert!(name_matches("^web$", "web") && name_matches("^/web", "web") && !name_matches("^eb", "web"));
+        for (wanted, is) in [("^web$", true), ("^/web", true), ("^eb", false), ("/we(", false), ("\\w{64}{64}", false)]
+        {
+            assert_eq!(Name::new(wanted).is_of("web"), is, "{wanted}");
+        }
     }
 }
