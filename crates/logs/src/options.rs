@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::sizes;
 
 /// What Docker has and we have not (yet).
-const DOCKERS_OTHER_DRIVERS: [&str; 9] =
-    ["local", "syslog", "journald", "gelf", "fluentd", "awslogs", "splunk", "etwlogs", "gcplogs"];
+const DOCKERS_OTHER_DRIVERS: [&str; 8] =
+    ["syslog", "journald", "gelf", "fluentd", "awslogs", "splunk", "etwlogs", "gcplogs"];
 
 /// A checked log configuration.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub enum Settings {
     None,
     /// One JSON object a line, in a file of the container's own.
     JsonFile(JsonFileOptions),
+    /// Files of the container's own that only the engine reads, of a bounded size unless asked otherwise.
+    Local(JsonFileOptions),
 }
 
 impl Settings {
@@ -25,6 +27,7 @@ impl Settings {
         match self {
             Self::None => "none",
             Self::JsonFile(_) => "json-file",
+            Self::Local(_) => "local",
         }
     }
 }
@@ -75,6 +78,7 @@ where
     check_common(&options)?;
     match driver {
         "" | "json-file" => json_file(&options).map(Settings::JsonFile),
+        "local" => local(&options).map(Settings::Local),
         other if DOCKERS_OTHER_DRIVERS.contains(&other) => Err(Error::DriverNotImplemented(other.to_owned())),
         other => Err(Error::UnknownDriver(other.to_owned())),
     }
@@ -103,18 +107,8 @@ fn json_file(options: &[(&str, &str)]) -> Result<JsonFileOptions> {
     for &(option, value) in options {
         match option {
             "mode" | "max-buffer-size" => {}
-            "max-size" => match sizes::parse_decimal(value)? {
-                0 => return Err(Error::InvalidOption("max-size must be a positive number".to_owned())),
-                bytes => parsed.max_size_bytes = Some(bytes),
-            },
-            "max-file" => match value.parse::<i64>() {
-                Ok(files @ 1..=100_000) => parsed.max_files = files as u32,
-                Ok(files) if files > 100_000 => {
-                    return Err(Error::InvalidOption("max-file cannot be more than 100000".to_owned()));
-                }
-                Ok(_) => return Err(Error::InvalidOption("max-file cannot be less than 1".to_owned())),
-                Err(_) => return Err(Error::InvalidOption(format!("max-file: invalid number: '{value}'"))),
-            },
+            "max-size" => parsed.max_size_bytes = Some(max_size(value)?),
+            "max-file" => parsed.max_files = max_files(value)?,
             "compress" => parsed.compress = boolean(value)?,
             "labels" => parsed.labels = names(value),
             "labels-regex" => parsed.labels_regex = regex(value)?,
@@ -130,6 +124,43 @@ fn json_file(options: &[(&str, &str)]) -> Result<JsonFileOptions> {
         ));
     }
     Ok(parsed)
+}
+
+/// Docker's bounds for `local`: five files of 20 MiB, all but the last one compressed.
+fn local(options: &[(&str, &str)]) -> Result<JsonFileOptions> {
+    let mut parsed =
+        JsonFileOptions { max_size_bytes: Some(20 << 20), max_files: 5, compress: true, ..JsonFileOptions::default() };
+    for &(option, value) in options {
+        match option {
+            "mode" | "max-buffer-size" => {}
+            "max-size" => parsed.max_size_bytes = Some(max_size(value)?),
+            "max-file" => parsed.max_files = max_files(value)?,
+            "compress" => parsed.compress = boolean(value)?,
+            _ => {
+                return Err(Error::InvalidOption(format!("unknown log opt '{option}' for log driver local")));
+            }
+        }
+    }
+    if parsed.compress && parsed.max_files == 1 {
+        return Err(Error::InvalidOption("compression cannot be enabled when max file count is 1".to_owned()));
+    }
+    Ok(parsed)
+}
+
+fn max_size(value: &str) -> Result<u64> {
+    match sizes::parse_decimal(value)? {
+        0 => Err(Error::InvalidOption("max-size must be a positive number".to_owned())),
+        bytes => Ok(bytes),
+    }
+}
+
+fn max_files(value: &str) -> Result<u32> {
+    match value.parse::<i64>() {
+        Ok(files @ 1..=100_000) => Ok(files as u32),
+        Ok(files) if files > 100_000 => Err(Error::InvalidOption("max-file cannot be more than 100000".to_owned())),
+        Ok(_) => Err(Error::InvalidOption("max-file cannot be less than 1".to_owned())),
+        Err(_) => Err(Error::InvalidOption(format!("max-file: invalid number: '{value}'"))),
+    }
 }
 
 fn value<'a>(options: &[(&str, &'a str)], name: &str) -> Option<&'a str> {
@@ -195,6 +226,12 @@ mod tests {
             assert_eq!(error.kind(), Kind::InvalidParameter);
         }
         assert_eq!(check("syslog", &[]).unwrap_err().kind(), Kind::NotImplemented);
+        let Settings::Local(local) = check("local", &[]).unwrap() else { panic!("another driver") };
+        assert_eq!((local.max_size_bytes, local.max_files, local.compress), (Some(20 << 20), 5, true));
+        assert!(check("local", &[("max-size", "1m"), ("max-file", "1"), ("compress", "false")]).is_ok());
+        for (option, value) in [("max-file", "1"), ("labels", "a"), ("max-size", "0"), ("compress", "perhaps")] {
+            assert_eq!(check("local", &[(option, value)]).unwrap_err().kind(), Kind::InvalidParameter, "{option}");
+        }
     }
 
     #[test]

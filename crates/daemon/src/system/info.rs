@@ -44,7 +44,7 @@ impl Daemon {
                 volume: strings(&["local"]),
                 network: strings(&["bridge", "host", "null"]),
                 authorization: List::null(),
-                log: strings(&["json-file", "none"]),
+                log: strings(&["json-file", "local", "none"]),
             },
             memory_limit: cgroups.memory,
             swap_limit: cgroups.swap,
