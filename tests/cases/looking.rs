@@ -95,6 +95,25 @@ fn log_drivers_and_rotation() {
     assert!(fs::metadata(format!("{path}.1")).is_ok(), "one older file is kept");
     assert!(fs::metadata(format!("{path}.2")).is_err(), "no more than two files are kept");
     assert_eq!(engine.ok("docker logs --tail 1 turn"), "10000");
+    // `local` keeps files of its own, which only the engine reads, and always within bounds.
+    engine.ok("docker run --name own --log-driver local --log-opt max-size=20k --log-opt max-file=3 busybox seq 10000");
+    assert_eq!(engine.inspect("own", "[{{.LogPath}}] {{.HostConfig.LogConfig.Type}}"), "[] local");
+    let id = engine.inspect("own", "{{.Id}}");
+    let folder = engine.data_root().join(format!("containers/{id}/local-logs"));
+    let files = || {
+        let files = fs::read_dir(&folder).expect("read a folder").flatten();
+        files.map(|file| file.metadata().map_or(0, |data| data.len())).collect::<Vec<_>>()
+    };
+    assert!((2..=3).contains(&files().len()) && files().iter().all(|&bytes| bytes <= 24 * 1024), "{:?}", files());
+    assert_eq!(engine.ok("docker logs --tail 1 own"), "10000");
+    let kept = engine.ok("docker logs own | wc -l").parse::<u32>().expect("a number");
+    assert!((300..10000).contains(&kept), "rotated files are read as well: {kept}");
+    engine.ok("docker run -d --name grows --log-driver local busybox sh -c 'echo one; sleep 1; echo two'");
+    assert_eq!(engine.ok("docker logs -f grows"), "one\ntwo");
+    engine
+        .ends_with(125, "docker run --log-driver local --log-opt labels=x busybox true")
+        .says("unknown log opt 'labels' for log driver local");
+    engine.ends_with(125, "docker run --log-driver syslog busybox true").says("log driver 'syslog' is not implemented");
     engine.ends_with(125, "docker run --log-driver pigeon busybox true").says("pigeon");
     engine.ends_with(125, "docker run --log-opt nonsense=1 busybox true").says("unknown log opt 'nonsense'");
 }
@@ -162,6 +181,40 @@ fn diff_and_cp() {
     engine.ok("docker run -d --name vv -v vol:/vol busybox sleep 1000 && docker cp sent vv:/vol/ && docker cp vv:/vol/sent volcopy");
     engine.ok("cmp sent volcopy && docker run --rm -v vol:/x busybox test -f /x/sent");
     engine.ok("docker export c1 | tar tf - | grep -qx 'bin/busybox'");
+}
+
+#[test]
+fn cp_sees_what_the_container_sees() {
+    let engine = Engine::start();
+    fs::write(engine.home().join("one"), "bound").expect("write a file");
+    fs::create_dir(engine.home().join("fixed")).expect("create a folder");
+    engine.ok("echo given >given");
+    let mounts = "-v vol:/srv/vol -v $PWD/one:/one -v $PWD/fixed:/fixed:ro --tmpfs /memory";
+    let script = "echo deep >/srv/vol/f; ln -s /srv/vol /link; ln -s /fixed /to-fixed; echo m >/memory/m; sleep 1000";
+    engine.ok(&format!("docker run -d --name cc --hostname ship {mounts} busybox sh -c '{script}'"));
+    eventually("it is ready", || engine.run("docker exec cc test -e /memory/m").code.eq(&0).then_some(()));
+    let out = |path: &str| engine.ok(&format!("docker cp cc:{path} - | tar -xO"));
+    for state in ["running", "exited"] {
+        assert_eq!(engine.inspect("cc", "{{.State.Status}}"), state);
+        assert_eq!(out("/etc/hostname"), "ship", "{state}");
+        assert_eq!(out("/one"), "bound", "a bound file, {state}");
+        assert_eq!(out("/link/f"), "deep", "through a link into a volume, {state}");
+        engine.ok("rm -rf srv && docker cp cc:/srv srv");
+        assert_eq!(engine.ok("cat srv/vol/f"), "deep", "a volume below what is copied, {state}");
+        engine.fails("docker cp cc:/memory/m -").says("Could not find the file /memory/m in container cc");
+        engine.ok(&format!("docker cp given cc:/link/{state}"));
+        engine.fails("docker cp given cc:/fixed/").says("mounted volume is marked read-only");
+        engine.fails("docker cp given cc:/to-fixed/");
+        if state == "running" {
+            assert_eq!(engine.ok("docker exec cc cat /srv/vol/running"), "given");
+            engine.ok("docker stop -t 0 cc");
+        }
+    }
+    assert_eq!(engine.ok("docker run --rm -v vol:/v busybox cat /v/exited"), "given");
+    assert_eq!(fs::read_dir(engine.home().join("fixed")).expect("read a folder").count(), 0);
+    // And before its first start.
+    engine.ok("docker create --name fresh -v vol:/made/here busybox true && docker cp given fresh:/made/here/fresh");
+    assert_eq!(engine.ok("docker run --rm -v vol:/v busybox cat /v/fresh"), "given");
 }
 
 #[test]

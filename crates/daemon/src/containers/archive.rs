@@ -1,10 +1,10 @@
 //! `cp`, `export` and `diff`: a container's files, whether it runs or not.
 //!
-//! Every path is resolved by the kernel inside the container's root. A root that is not mounted is mounted for the time of
-//! the call.
+//! Every path is resolved by the kernel inside the container's root, with all that is mounted on it (`view.rs`). A root that
+//! is not mounted is mounted for the time of the call.
 
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::archive::{Limits, PackOptions, Root, TarWriter, UnpackOptions, Whiteouts};
@@ -56,8 +56,8 @@ impl Daemon {
         let (daemon, container, path) = (self.clone(), self.container(name)?, path.to_owned());
         blocking(move || {
             let mounted = MountedRoot::of(&daemon, &container)?;
-            let (root, below) = daemon.locate(&container.record(), &mounted.path, &path)?;
-            stat(&root, &below, &container.record().name, &path)
+            let record = container.record();
+            daemon.view(&record, &mounted.path).enter(|root| stat(root, &record.name, &path))
         })
         .await
     }
@@ -66,18 +66,21 @@ impl Daemon {
     pub(crate) async fn archive_get(self: &Arc<Self>, name: &str, path: &str) -> Result<(PathStat, BoxStream<Bytes>)> {
         let container = self.container(name)?;
         let (daemon, held, wanted) = (self.clone(), container.clone(), path.to_owned());
-        let (mounted, root, below, found) = blocking(move || {
+        let (mounted, view, found) = blocking(move || {
             let mounted = MountedRoot::of(&daemon, &held)?;
             let record = held.record();
-            let (root, below) = daemon.locate(&record, &mounted.path, &wanted)?;
-            let found = stat(&root, &below, &record.name, &wanted)?;
-            Ok((mounted, root, below, found))
+            let view = daemon.view(&record, &mounted.path);
+            let found = view.enter(|root| stat(root, &record.name, &wanted))?;
+            Ok((mounted, view, found))
         })
         .await?;
+        let path = path.to_owned();
         let tar = stream_out(move |out| {
             let _mounted = mounted;
-            ::archive::copy_out(&root, &below, out)?;
-            Ok(())
+            view.enter(|root| {
+                ::archive::copy_out(root, &path, out)?;
+                Ok(())
+            })
         });
         self.container_event(&container.record(), "archive-path", &[]);
         Ok((found, tar))
@@ -116,8 +119,8 @@ impl Daemon {
     ) -> Result<()> {
         let mounted = MountedRoot::of(self, container)?;
         let record = container.record();
-        let (root, below) = self.locate(&record, &mounted.path, path)?;
-        let found = stat(&root, &below, &record.name, path)?;
+        let view = self.view(&record, &mounted.path);
+        let found = view.enter(|root| stat(root, &record.name, path))?;
         if found.mode & GO_MODE_DIR == 0 && found.link_target.is_empty() {
             return Err(Error::InvalidParameter("extraction point is not a directory".into()));
         }
@@ -140,11 +143,13 @@ impl Daemon {
             archive_owners: owner.is_none(),
             owner: owner.map_or((0, 0), |user| (user.uid, user.gid)),
             keep_types: options.no_overwrite_dir_non_dir,
-            subdirectory: below.into_bytes(),
+            subdirectory: path.as_bytes().to_vec(),
             ..UnpackOptions::default()
         };
-        ::archive::unpack_in(::archive::compression::decompress(tar)?, &root, &options)?;
-        Ok(())
+        view.enter(|root| {
+            ::archive::unpack_in(::archive::compression::decompress(tar)?, root, &options)?;
+            Ok(())
+        })
     }
 
     /// The whole file system as a tar.
@@ -169,29 +174,6 @@ impl Daemon {
         let changes = blocking(move || Ok(images.changes(&id)?)).await?;
         Ok(changes.into_iter().map(|c| FilesystemChange { kind: c.kind as u32, path: c.path }).collect())
     }
-
-    /// The root that a path is in: a volume's or bind's own, else the container's; and the path below it.
-    fn locate(&self, record: &Record, rootfs: &Path, path: &str) -> Result<(Root, String)> {
-        let clean = format!("/{}", path.trim_start_matches('/'));
-        let best = record
-            .mounts
-            .iter()
-            .filter(|m| clean == m.destination || clean.starts_with(&format!("{}/", m.destination)))
-            .max_by_key(|m| m.destination.len());
-        let host = best.and_then(|m| match &m.source {
-            super::mounts::Source::Bind { path, .. } => Some((path.clone(), &m.destination)),
-            super::mounts::Source::Volume { name, .. } => Some((self.volumes.mount(name).ok()?, &m.destination)),
-            super::mounts::Source::Tmpfs { .. } => None,
-        });
-        match host {
-            // A file cannot be a root: it is looked at from the directory it is in.
-            Some((source, destination)) if source.is_dir() => {
-                let below = clean[destination.len()..].trim_start_matches('/');
-                Ok((Root::open(&source)?, if below.is_empty() { "/".into() } else { below.to_owned() }))
-            }
-            _ => Ok((Root::open(rootfs)?, clean)),
-        }
-    }
 }
 
 /// Go's `os.ModeDir`.
@@ -208,8 +190,8 @@ fn root_is_rootfs(record: &Record, path: &str) -> bool {
     !record.mounts.iter().any(|m| path == m.destination || path.starts_with(&format!("{}/", m.destination)))
 }
 
-fn stat(root: &Root, below: &str, container: &str, path: &str) -> Result<PathStat> {
-    let found = ::archive::stat_path(root, below).map_err(|e| match errors::Kinded::kind(&e) {
+fn stat(root: &Root, container: &str, path: &str) -> Result<PathStat> {
+    let found = ::archive::stat_path(root, path).map_err(|e| match errors::Kinded::kind(&e) {
         errors::Kind::NotFound => Error::NotFound(format!("Could not find the file {path} in container {container}")),
         _ => e.into(),
     })?;
@@ -225,7 +207,7 @@ fn stat(root: &Root, below: &str, container: &str, path: &str) -> Result<PathSta
 
 /// Runs `write` on a thread of its own and streams what it writes; an error ends the stream.
 pub(crate) fn stream_out(
-    write: impl FnOnce(&mut dyn std::io::Write) -> Result<()> + Send + 'static,
+    write: impl FnOnce(&mut (dyn std::io::Write + Send)) -> Result<()> + Send + 'static,
 ) -> BoxStream<Bytes> {
     let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
     let failure: Arc<std::sync::Mutex<Option<Error>>> = Arc::default();

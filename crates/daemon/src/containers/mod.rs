@@ -32,6 +32,7 @@ mod stop;
 mod top;
 mod update;
 mod validate;
+mod view;
 mod wait;
 
 pub(crate) use archive::stream_out;

@@ -14,6 +14,7 @@ use self::parse::{destination, parse_bind, parse_mount, tmpfs_options, volume_pl
 use crate::error::{Error, Result};
 use crate::volumes::Volumes;
 
+pub(super) use self::prepare::inside;
 pub use self::prepare::{make_dir_inside, prepare};
 
 /// One mount, decided upon.

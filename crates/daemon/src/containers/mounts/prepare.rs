@@ -114,7 +114,7 @@ pub fn make_dir_inside(root: &Path, path: &str) -> Result<()> {
 }
 
 /// A path below a root, wherever the root's own links lead, but never out of it.
-fn inside(root: &Path, below: &str) -> Result<PathBuf> {
+pub(in crate::containers) fn inside(root: &Path, below: &str) -> Result<PathBuf> {
     use rustix::fs::{Mode, OFlags, ResolveFlags};
     let describe = || format!("{} in {}", below, root.display());
     let dir = std::fs::File::open(root).context(describe)?;
