@@ -23,3 +23,4 @@ mod sleepers;
 mod spoiled;
 mod things;
 mod volumes;
+mod web;

@@ -127,3 +127,54 @@ fn progress_is_drawn_on_a_terminal() {
         assert!(screen.contains(word), "{word:?} is not shown:\n{screen}");
     }
 }
+
+/// What docker trusts for one host, as long as this lives.
+struct TrustedHost(std::path::PathBuf);
+
+impl TrustedHost {
+    fn new(host: &str, authority: &std::path::Path) -> Self {
+        let folder = std::path::Path::new("/etc/docker/certs.d").join(host);
+        std::fs::create_dir_all(&folder).expect("create a folder");
+        std::fs::copy(authority, folder.join("ca.crt")).expect("copy a file");
+        Self(folder)
+    }
+}
+
+impl Drop for TrustedHost {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+        // Their parents too, if we made them.
+        for folder in self.0.ancestors().skip(1).take(2) {
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+#[test]
+fn a_registry_elsewhere_has_to_speak_tls_and_prove_who_it_is() {
+    let engine = Engine::start();
+    let host = format!("{}1", engine.bridge_prefix());
+    engine.ok(&format!(
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca-key.pem -out ca.pem -subj /CN=test-ca 2>/dev/null
+         openssl req -newkey rsa:2048 -nodes -keyout server-key.pem -out server.csr -subj /CN=registry 2>/dev/null
+         printf 'subjectAltName=IP:{host}\\nextendedKeyUsage=serverAuth\\n' >ext
+         openssl x509 -req -in server.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 2 -out server.pem \
+             -extfile ext 2>/dev/null"
+    ));
+    let plain = DebianRegistry::start_at(&host, engine.home(), None, false);
+    let name = format!("{}/box", plain.address);
+    engine.ok(&format!("docker tag busybox {name}"));
+    engine.fails(&format!("docker push {name}")).says("server gave HTTP response to HTTPS client");
+    assert!(!engine.home().join("registry/data/docker").exists(), "something was pushed without TLS");
+
+    let secure = DebianRegistry::start_at(&host, engine.home(), None, true);
+    let name = format!("{}/box", secure.address);
+    engine.ok(&format!("docker tag busybox {name}"));
+    engine.fails(&format!("docker push {name}"));
+    let trusted = TrustedHost::new(&secure.address, &engine.home().join("ca.pem"));
+    engine.ok(&format!("docker push {name} && docker rmi {name} && docker pull {name}"));
+    assert_eq!(engine.ok(&format!("docker run --rm {name} echo over TLS")), "over TLS");
+    drop(trusted);
+    engine.ok(&format!("docker rmi {name}"));
+    engine.fails(&format!("docker pull {name}")).says("x509");
+}

@@ -22,6 +22,7 @@ mod pty;
 mod registry;
 mod sandbox;
 mod wait;
+mod web;
 
 pub use archives::{Blob, Compression, ImageArchive, Layer, digest};
 pub use command::Done;
@@ -35,3 +36,4 @@ pub use programs::search_path;
 pub use pty::Terminal;
 pub use registry::{DebianRegistry, ScriptedRegistry, Trick, tags};
 pub use wait::{eventually, eventually_seen, eventually_within, free_port};
+pub use web::{Page, WebServer};

@@ -26,9 +26,15 @@ impl DebianRegistry {
     /// Starts one with its storage and log below `folder`; `htpasswd` is a line of such a file and demands that login.
     #[track_caller]
     pub fn start(folder: &Path, htpasswd: Option<&str>) -> Self {
-        let root = folder.join("registry");
+        Self::start_at("127.0.0.1", folder, htpasswd, false)
+    }
+
+    /// The same on another address of this machine; `tls` with `server.pem` and `server-key.pem` of `folder`.
+    #[track_caller]
+    pub fn start_at(host: &str, folder: &Path, htpasswd: Option<&str>, tls: bool) -> Self {
+        let root = folder.join(if tls { "registry-tls" } else { "registry" });
         fs::create_dir_all(&root).expect("create a folder");
-        let address = format!("127.0.0.1:{}", free_port());
+        let address = format!("{host}:{}", free_port());
         let mut config = json!({
             "version": 0.1,
             "log": {"level": "warn"},
@@ -38,6 +44,10 @@ impl DebianRegistry {
         if let Some(line) = htpasswd {
             fs::write(root.join("htpasswd"), format!("{line}\n")).expect("write a file");
             config["auth"] = json!({"htpasswd": {"realm": "test", "path": root.join("htpasswd")}});
+        }
+        if tls {
+            let (certificate, key) = (folder.join("server.pem"), folder.join("server-key.pem"));
+            config["http"]["tls"] = json!({"certificate": certificate, "key": key});
         }
         // JSON is YAML.
         fs::write(root.join("config.yml"), config.to_string()).expect("write a file");

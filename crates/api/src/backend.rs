@@ -283,6 +283,14 @@ pub struct RegistryAuth {
     pub server_address: String,
 }
 
+/// Where the tar of an import comes from.
+pub enum ImportSource {
+    /// The request's body.
+    Body(Reader),
+    /// A web server: a URL, or what becomes one with `http://` before it.
+    Url(String),
+}
+
 /// `/images`, `/commit`, `/build`.
 #[async_trait]
 pub trait ImageBackend: Send + Sync {
@@ -314,7 +322,7 @@ pub trait ImageBackend: Send + Sync {
         message: &str,
         changes: Vec<String>,
         platform: Option<String>,
-        tar: Reader,
+        source: ImportSource,
     ) -> Result<BoxStream<types::Progress>>;
     /// Loads `docker save`'s (or an OCI layout's) tar.
     async fn load(&self, quiet: bool, tar: Reader) -> Result<BoxStream<types::Progress>>;

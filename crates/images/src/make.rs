@@ -22,6 +22,8 @@ pub struct ImportOptions {
     pub changes: Vec<String>,
     /// `os[/architecture[/variant]]`; this machine's when not given.
     pub platform: Option<String>,
+    /// Bytes of the tar as it comes, if known; for progress only.
+    pub bytes_total: Option<u64>,
 }
 
 /// `docker commit`'s options.
@@ -47,7 +49,7 @@ impl Images {
         let (os, architecture, variant) = platform(options.platform.as_deref())?;
         let mut config = ContainerConfig::default();
         instructions::apply(&mut config, &options.changes)?;
-        let counted = Counted { inner: tar, bytes: 0, told: 0, tell: progress };
+        let counted = Counted { inner: tar, bytes: 0, told: 0, total: options.bytes_total, tell: progress };
         let mut lease = self.shared.lease();
         let layer = extract(&self.shared, &mut lease, None, Source::Stream(Box::new(counted)), None)?;
         let created = now_rfc3339();
@@ -165,6 +167,7 @@ struct Counted<'a, R> {
     inner: R,
     bytes: u64,
     told: u64,
+    total: Option<u64>,
     tell: ProgressSink<'a>,
 }
 
@@ -174,7 +177,7 @@ impl<R: Read> Read for Counted<'_, R> {
         self.bytes += n as u64;
         if self.bytes - self.told >= 1 << 20 || (n == 0 && self.bytes > self.told) {
             self.told = self.bytes;
-            (self.tell)(Progress::bytes("", "Importing", self.bytes, None));
+            (self.tell)(Progress::bytes("", "Importing", self.bytes, self.total));
         }
         Ok(n)
     }

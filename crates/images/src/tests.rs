@@ -69,7 +69,7 @@ fn an_imported_image_is_found_listed_and_there_after_a_restart() {
         name: Some(Reference::parse("busy:1").unwrap()),
         message: "hello".into(),
         changes: vec!["CMD [\"/bin/sh\"]".into(), "LABEL a=b".into()],
-        platform: None,
+        ..ImportOptions::default()
     };
     let id = images.import(&gzip(&tar(&[("bin/", ""), ("bin/sh", "#!")]))[..], &options, &mut |_| {}).unwrap();
     drop(images);

@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use super::{Route, name, page_not_found};
-use crate::backend::{Backends, CommitOptions, not_implemented};
+use crate::backend::{Backends, CommitOptions, ImportSource};
 use crate::error::{Error, Result};
 use crate::request::Request;
 use crate::response::{Reply, bytes_stream, created, empty, ok, progress};
@@ -137,13 +137,14 @@ async fn pull(backends: &Backends, request: Request) -> Result<Reply> {
 async fn import(backends: &Backends, request: Request) -> Result<Reply> {
     let query = &request.query;
     let source = query.text("fromSrc");
-    if source != "-" {
-        return not_implemented("importing from a URL");
-    }
     let message = query.non_empty("message").unwrap_or_else(|| format!("Imported from {source}"));
     let (repo, tag) = (query.text("repo").to_owned(), query.text("tag").to_owned());
     let (changes, platform) = (query.all("changes"), query.non_empty("platform"));
-    progress(backends.images.import(&repo, &tag, &message, changes, platform, request.into_reader()).await?)
+    let source = match source {
+        "-" => ImportSource::Body(request.into_reader()),
+        url => ImportSource::Url(url.to_owned()),
+    };
+    progress(backends.images.import(&repo, &tag, &message, changes, platform, source).await?)
 }
 
 async fn commit(backends: &Backends, mut request: Request) -> Result<Reply> {

@@ -312,10 +312,13 @@ impl ImageBackend for Fake {
         message: &str,
         changes: Vec<String>,
         _: Option<String>,
-        mut tar: Reader,
+        source: ImportSource,
     ) -> Result<BoxStream<types::Progress>> {
         let mut data = String::new();
-        tar.read_to_string(&mut data).await?;
+        match source {
+            ImportSource::Body(mut tar) => drop(tar.read_to_string(&mut data).await?),
+            ImportSource::Url(url) => data = url,
+        }
         self.note(format!("import {repo} {tag} {message} {changes:?} {data}"));
         Ok(futures::stream::empty().boxed())
     }

@@ -102,7 +102,8 @@ async fn an_import_is_read_to_its_end() {
     client.send(format!("{line} HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\ntar")).await;
     assert_eq!(client.answer(false).await.status, 200);
     assert_eq!(client.fake.last(), r#"import r t Imported from - ["CMD x", "ENV a=b"] tar"#);
-    assert_eq!(client.get("POST /images/create?fromSrc=http://x/y.tar").await.status, 501);
+    assert_eq!(client.get("POST /images/create?fromSrc=http://x/y.tar&repo=r").await.status, 200);
+    assert_eq!(client.fake.last(), r#"import r  Imported from http://x/y.tar [] http://x/y.tar"#);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The images as the API sees them: each method names the file that does it.
 
-use api::backend::{BoxStream, CommitOptions, ImageBackend, Reader, RegistryAuth};
+use api::backend::{BoxStream, CommitOptions, ImageBackend, ImportSource, Reader, RegistryAuth};
 use api::filters::Filters;
 use api::types;
 use async_trait::async_trait;
@@ -59,9 +59,9 @@ impl ImageBackend for Daemon {
         message: &str,
         changes: Vec<String>,
         platform: Option<String>,
-        tar: Reader,
+        source: ImportSource,
     ) -> api::Result<BoxStream<types::Progress>> {
-        Ok(self.image_import(repo, tag, message, changes, platform, tar).await?)
+        Ok(self.image_import(repo, tag, message, changes, platform, source).await?)
     }
     async fn load(&self, quiet: bool, tar: Reader) -> api::Result<BoxStream<types::Progress>> {
         Ok(self.image_load(quiet, tar).await?)
@@ -80,8 +80,13 @@ impl ImageBackend for Daemon {
     async fn prune(&self, filters: Filters) -> api::Result<types::ImagesPruneResponse> {
         Ok(self.job("prune", "images", self.image_prune(filters)).await?)
     }
-    async fn search(&self, term: &str, _: Option<usize>, _: Filters) -> api::Result<Vec<types::ImageSearchItem>> {
-        api::backend::not_implemented(&format!("searching registries (for {term:?})"))
+    async fn search(
+        &self,
+        term: &str,
+        limit: Option<usize>,
+        filters: Filters,
+    ) -> api::Result<Vec<types::ImageSearchItem>> {
+        Ok(self.image_search(term, limit, filters).await?)
     }
     async fn distribution(&self, name: &str, auth: Option<RegistryAuth>) -> api::Result<types::DistributionInspect> {
         Ok(self.image_distribution(name, auth).await?)

@@ -1,7 +1,7 @@
 //! Images out of archives, and archives out of images.
 
 use ::images::{ImportOptions, Reference};
-use api::backend::{BoxStream, Reader};
+use api::backend::{BoxStream, ImportSource, Reader};
 use api::types;
 use bytes::Bytes;
 use tokio_util::io::SyncIoBridge;
@@ -19,12 +19,24 @@ impl Daemon {
         message: &str,
         changes: Vec<String>,
         platform: Option<String>,
-        tar: Reader,
+        source: ImportSource,
     ) -> Result<BoxStream<types::Progress>> {
         let name = new_name(repo, tag)?;
-        let options = ImportOptions { name, message: message.to_owned(), changes, platform };
+        let mut options = ImportOptions { name, message: message.to_owned(), changes, platform, bytes_total: None };
+        let (tar, from): (Reader, _) = match source {
+            ImportSource::Body(tar) => (tar, None),
+            ImportSource::Url(url) => {
+                let fetched = self.registry.fetch(&url).await?;
+                options.bytes_total = fetched.bytes_total;
+                let from = fetched.url.clone();
+                (Box::pin(fetched.into_reader()), Some(from))
+            }
+        };
         let (daemon, tar) = (self.arc(), SyncIoBridge::new(tar));
         work::run(move |tell| {
+            if let Some(url) = from {
+                tell(types::Progress { status: format!("Downloading from {url}"), ..Default::default() });
+            }
             let id = daemon.images.import(tar, &options, &mut |progress| tell(show(progress)))?;
             daemon.image_event("import", id.as_str(), id.as_str());
             if let Some(name) = options.name {

@@ -2,9 +2,10 @@
 
 use std::future::Future;
 
-use ::images::registry::{Credentials, ProgressSender, PullRequest};
+use ::images::registry::{Credentials, ProgressSender, PullRequest, SearchResult};
 use ::images::{Platform, Reference};
 use api::backend::{BoxStream, RegistryAuth};
+use api::filters::Filters;
 use api::types;
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
@@ -12,7 +13,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::work::{self, WAITING, show};
 use crate::Daemon;
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+/// As many results as Docker gives who does not say.
+const DEFAULT_RESULTS: usize = 25;
+/// And at most.
+const MAX_RESULTS: usize = 100;
 
 impl Daemon {
     pub(super) async fn image_pull(
@@ -75,6 +81,45 @@ impl Daemon {
             },
             platforms: remote.platforms.into_iter().map(platform).collect(),
         })
+    }
+
+    pub(super) async fn image_search(
+        &self,
+        term: &str,
+        limit: Option<usize>,
+        filters: Filters,
+    ) -> Result<Vec<types::ImageSearchItem>> {
+        let invalid = |error: api::Error| Error::InvalidParameter(error.message);
+        filters.validate(&["is-automated", "is-official", "stars"]).map_err(invalid)?;
+        // As Docker: a filter that is not given asks for nothing.
+        let wanted = |name: &str| match filters.contains(name) {
+            true => filters.bool_or(name, true).map(Some).map_err(invalid),
+            false => Ok(None),
+        };
+        let (automated, official) = (wanted("is-automated")?, wanted("is-official")?);
+        let stars = filters.get("stars").map(|text| {
+            text.parse::<i64>().map_err(|_| Error::InvalidParameter(format!("invalid filter 'stars=[{text}]'")))
+        });
+        let stars = stars.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0);
+        let limit = limit.filter(|limit| *limit != 0).unwrap_or(DEFAULT_RESULTS);
+        if limit > MAX_RESULTS {
+            return Err(Error::InvalidParameter(format!("limit {limit} is outside the range of [1, {MAX_RESULTS}]")));
+        }
+        // Nothing says of itself any more that it was built automatically.
+        if automated == Some(true) {
+            return Ok(Vec::new());
+        }
+        let found = self.registry.search(term, limit).await?.into_iter();
+        let found = found
+            .filter(|image| official.is_none_or(|official| image.is_official == official) && image.star_count >= stars);
+        let item = |image: SearchResult| types::ImageSearchItem {
+            name: image.name,
+            description: image.description,
+            star_count: image.star_count,
+            is_official: image.is_official,
+            ..Default::default()
+        };
+        Ok(found.map(item).collect())
     }
 
     /// Checks credentials against their registry.

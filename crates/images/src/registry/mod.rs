@@ -1,4 +1,4 @@
-//! Registries: pull, push, login, by the OCI distribution specification and Docker's token service.
+//! Registries: pull, push, login, search, by the OCI distribution specification and Docker's token service.
 //!
 //! Written on `reqwest` rather than `oci-client`: that crate bounds neither manifests nor bodies by their descriptors,
 //! cannot tell progress inside a blob or go on with a broken one by itself, sets TLS and plain HTTP for a whole client
@@ -11,11 +11,13 @@
 mod auth;
 mod download;
 mod failure;
+mod fetch;
 #[doc(hidden)]
 pub mod fuzz;
 mod inspect;
 mod pull;
 mod push;
+mod search;
 mod session;
 mod tls;
 
@@ -31,9 +33,11 @@ use tokio::sync::mpsc;
 use crate::{Images, Progress};
 
 pub use auth::Login;
+pub use fetch::Fetched;
 pub use inspect::RemoteImage;
 pub use pull::{PullRequest, Pulled};
 pub use push::Pushed;
+pub use search::SearchResult;
 
 /// Docker's registry has another address than its name.
 const DOCKER_DOMAIN: &str = "docker.io";

@@ -32,9 +32,9 @@ pub(super) struct Session {
 }
 
 /// One address of a registry.
-struct Endpoint {
-    scheme: &'static str,
-    host: String,
+pub(super) struct Endpoint {
+    pub(super) scheme: &'static str,
+    pub(super) host: String,
     unverified: bool,
     prefix: String,
 }
@@ -82,16 +82,7 @@ impl Session {
         credentials: Credentials,
         actions: &'static str,
     ) -> Result<Self> {
-        let mut client = Client::builder()
-            .user_agent(&options.user_agent)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .redirect(redirects(endpoint.unverified))
-            .use_preconfigured_tls(tls::config(&options.certs_dir, &endpoint.host, endpoint.unverified)?);
-        if is_loopback(&endpoint.host) {
-            client = client.no_proxy();
-        }
-        let http = client.build().map_err(|error| Error::Registry(format!("HTTP client: {error}")))?;
+        let http = client(options, endpoint)?;
         let base = format!("{}://{}{}/v2/", endpoint.scheme, endpoint.host, endpoint.prefix);
         let base =
             Url::parse(&base).map_err(|_| Error::Invalid(format!("invalid registry host {:?}", endpoint.host)))?;
@@ -248,7 +239,7 @@ pub(super) async fn body(mut response: Response, limit: usize) -> Result<Vec<u8>
 
 /// A failed request in the form Go gives it, with the cause at the bottom of it.
 pub(super) fn describe(verb: &str, url: &Url, error: &reqwest::Error) -> Error {
-    let mut cause: &dyn std::error::Error = error;
+    let mut cause: &(dyn std::error::Error + 'static) = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
@@ -257,7 +248,35 @@ pub(super) fn describe(verb: &str, url: &Url, error: &reqwest::Error) -> Error {
         let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
         return Error::Registry(format!("{verb} \"{url}\": dial tcp {host}:{port}: connect: connection refused"));
     }
+    if let Some(words) = tls_error(cause).and_then(tls_words) {
+        return Error::Registry(format!("{verb} \"{url}\": {words}"));
+    }
     Error::Registry(format!("{verb} \"{url}\": {cause}"))
+}
+
+/// The TLS error that this is, or that an I/O error was made of: such are not called sources.
+fn tls_error<'a>(mut error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    while let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        error = inner;
+    }
+    error.downcast_ref()
+}
+
+/// What Go says of the failures of TLS that people search the web for.
+fn tls_words(error: &rustls::Error) -> Option<&'static str> {
+    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext, UnknownIssuer};
+    match error {
+        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
+            Some("http: server gave HTTP response to HTTPS client")
+        }
+        rustls::Error::InvalidCertificate(UnknownIssuer) => {
+            Some("tls: failed to verify certificate: x509: certificate signed by unknown authority")
+        }
+        rustls::Error::InvalidCertificate(
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
+        ) => Some("tls: failed to verify certificate: x509: certificate has expired or is not yet valid"),
+        _ => None,
+    }
 }
 
 fn verb(method: &Method) -> &'static str {
@@ -268,6 +287,25 @@ fn verb(method: &Method) -> &'static str {
         "PATCH" => "Patch",
         _ => "Get",
     }
+}
+
+/// An HTTP client for one address of a registry.
+pub(super) fn client(options: &RegistryOptions, endpoint: &Endpoint) -> Result<Client> {
+    client_for(options, &endpoint.host, endpoint.unverified)
+}
+
+/// An HTTP client for `host` (with its port), whose certificate may be `unverified`.
+pub(super) fn client_for(options: &RegistryOptions, host: &str, unverified: bool) -> Result<Client> {
+    let mut client = Client::builder()
+        .user_agent(&options.user_agent)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .redirect(redirects(unverified))
+        .use_preconfigured_tls(tls::config(&options.certs_dir, host, unverified)?);
+    if is_loopback(host) {
+        client = client.no_proxy();
+    }
+    client.build().map_err(|error| Error::Registry(format!("HTTP client: {error}")))
 }
 
 fn redirects(insecure: bool) -> Policy {
@@ -284,13 +322,17 @@ fn redirects(insecure: bool) -> Policy {
 }
 
 fn endpoints(options: &RegistryOptions, domain: &str) -> Vec<Endpoint> {
-    let host = if domain == DOCKER_DOMAIN { DOCKER_HOST } else { domain };
+    endpoints_of(options, if domain == DOCKER_DOMAIN { DOCKER_HOST } else { domain })
+}
+
+/// The addresses at which a registry's host is looked for, in this order.
+pub(super) fn endpoints_of(options: &RegistryOptions, host: &str) -> Vec<Endpoint> {
     let insecure = is_insecure(options, host);
     let at = |scheme| Endpoint { scheme, host: host.to_owned(), unverified: insecure, prefix: String::new() };
     if insecure { vec![at("https"), at("http")] } else { vec![at("https")] }
 }
 
-fn authority(url: &Url) -> Option<String> {
+pub(super) fn authority(url: &Url) -> Option<String> {
     let host = url.host_str()?;
     Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
