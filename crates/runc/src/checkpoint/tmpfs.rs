@@ -53,7 +53,7 @@ impl Trees {
         let table = fs::read_to_string(&path).doing(|| format!("read {path}"))?;
         let configured: BTreeSet<String> =
             spec.mounts().iter().flatten().filter(|m| is_ours(m, spec)).map(|m| place(record, m)).collect();
-        let mut names = candidates(&table);
+        let mut names = candidates(&table, external);
         names.retain(|name| configured.contains(name) && !external.contains_key(name));
         names.truncate(MOST);
         if names.is_empty() {
@@ -94,9 +94,12 @@ fn place(record: &Record, mount: &Mount) -> String {
     }
 }
 
-/// The mount points of temporary file systems that are mounted once, whole, and without propagation.
-fn candidates(table: &str) -> Vec<String> {
-    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split(' ').collect()).collect();
+/// The mount points of temporary file systems that are mounted once, whole, and without propagation. What is handed over
+/// does not count: masked files are covered by the null device out of the container's own `/dev`.
+fn candidates(table: &str, external: &External) -> Vec<String> {
+    let lines = table.lines().map(|line| line.split(' ').collect::<Vec<&str>>());
+    let handed_over = |fields: &[&str]| fields.get(4).is_some_and(|point| external.contains_key(*point));
+    let lines: Vec<Vec<&str>> = lines.filter(|fields| !handed_over(fields)).collect();
     let once = |at: usize, text: &str| lines.iter().filter(|fields| fields.get(at) == Some(&text)).count() == 1;
     lines
         .iter()
@@ -302,8 +305,11 @@ mod tests {
 8 7 0:56 / /over rw - tmpfs tmpfs rw
 9 1 0:57 / /a\\040b rw - tmpfs tmpfs rw
 10 1 0:58 / /tmp rw - tmpfs tmpfs rw
+11 1 0:51 /null /proc/timer_list rw,nosuid - tmpfs tmpfs rw,size=65536k
 ";
-        assert_eq!(candidates(table), ["/dev", "/tmp"]);
+        let masked = External::from([("/proc/timer_list".to_owned(), PathBuf::new())]);
+        assert_eq!(candidates(table, &masked), ["/dev", "/tmp"]);
+        assert_eq!(candidates(table, &External::new()), ["/tmp"]);
     }
 
     #[test]
