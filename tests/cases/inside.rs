@@ -37,7 +37,9 @@ fn exec_runs_programs_beside_the_first() {
 fn exec_on_a_terminal() {
     let engine = Engine::start();
     engine.ok("docker run -d --name c1 busybox sleep 1000");
-    let mut terminal = engine.terminal("docker exec -it c1 sh -c 'stty size; read line; echo got $line; exit 8'");
+    let size = engine.size_command();
+    let script = format!("{size}; read line; echo got $line; exit 8");
+    let mut terminal = engine.terminal(&format!("docker exec -it c1 sh -c '{script}'"));
     terminal.shows("24 80");
     terminal.types("words\n");
     terminal.shows("got words");

@@ -112,7 +112,7 @@ fn ps_filters_and_formats() {
     assert!(engine.ok("docker ps -a --filter name=done").contains("Exited (3)"));
     assert!(engine.ok("docker ps --filter name=up").contains("Up "));
     assert!(engine.ok("docker ps -s --filter name=up").contains("virtual"));
-    assert!(engine.ok("docker ps --format json").contains("\"Names\":\"up\""));
+    assert!(engine.ok("docker ps --format '{{json .}}'").contains("\"Names\":\"up\""));
 }
 
 #[test]

@@ -162,9 +162,13 @@ fn diff_and_cp() {
     assert_eq!(engine.ok("docker cp c1:/d/f - | tar xOf -"), "z");
     engine.ok("tar cf - sent | docker cp - c1:/d");
     assert_eq!(engine.ok("docker exec c1 cat /d/sent"), "from outside");
-    engine.fails("docker cp c1:/nowhere .").says("Could not find the file /nowhere in container c1");
-    engine.fails("docker cp sent c1:/nowhere/at/all").says("Could not find the file");
-    engine.fails("docker cp nope:/x .").says("No such container: nope");
+    engine
+        .fails("docker cp c1:/nowhere .")
+        .says_one_of(&["Could not find the file /nowhere in container c1", "No such container:path: c1:/nowhere"]);
+    engine
+        .fails("docker cp sent c1:/nowhere/at/all")
+        .says_one_of(&["Could not find the file", "No such container:path: c1:/nowhere/at"]);
+    engine.fails("docker cp nope:/x .").says_one_of(&["No such container: nope", "No such container:path: nope:/x"]);
     // A link inside leads inside, even when it says otherwise.
     engine.ok("docker exec c1 ln -s /etc/hostname /link && docker exec c1 ln -s ../../../../../../etc/passwd /up");
     let inside = engine.ok("docker exec c1 cat /etc/passwd");
@@ -201,7 +205,10 @@ fn cp_sees_what_the_container_sees() {
         assert_eq!(out("/link/f"), "deep", "through a link into a volume, {state}");
         engine.ok("rm -rf srv && docker cp cc:/srv srv");
         assert_eq!(engine.ok("cat srv/vol/f"), "deep", "a volume below what is copied, {state}");
-        engine.fails("docker cp cc:/memory/m -").says("Could not find the file /memory/m in container cc");
+        engine.fails("docker cp cc:/memory/m -").says_one_of(&[
+            "Could not find the file /memory/m in container cc",
+            "No such container:path: cc:/memory/m",
+        ]);
         engine.ok(&format!("docker cp given cc:/link/{state}"));
         engine.fails("docker cp given cc:/fixed/").says("mounted volume is marked read-only");
         engine.fails("docker cp given cc:/to-fixed/");

@@ -26,8 +26,8 @@ fn volumes_are_made_listed_looked_at_and_removed() {
     assert_eq!(engine.ok("docker ps -a --filter volume=data --format '{{.Names}}'"), "user");
     engine.ok("docker rm user");
     assert_eq!(engine.ok("docker volume rm data"), "data");
-    engine.fails("docker volume rm data").says("no such volume");
-    engine.fails("docker volume inspect data").says("no such volume");
+    engine.fails("docker volume rm data").says_one_of(&["no such volume", "No such volume: data"]);
+    engine.fails("docker volume inspect data").says_one_of(&["no such volume", "No such volume: data"]);
     engine.ok("docker volume rm -f data");
     engine.fails("docker volume create '../x'").says("includes invalid characters for a local volume name");
     engine.fails("docker volume create -d pigeon xx").says("create xx: error looking up volume plugin pigeon");
@@ -42,8 +42,11 @@ fn volumes_are_made_listed_looked_at_and_removed() {
 fn named_volumes_are_only_pruned_when_asked_for() {
     let engine = Engine::start();
     engine.ok("docker volume create named && docker volume prune -f");
-    assert_eq!(engine.ok("docker volume ls -q"), "named");
-    engine.ok("docker volume prune -f -a");
+    // With the API before 1.42, which older clients speak, this asks for them.
+    if engine.client_is_at_least(23) {
+        assert_eq!(engine.ok("docker volume ls -q"), "named");
+        engine.ok("docker volume prune -f -a");
+    }
     assert_eq!(engine.ok("docker volume ls -q"), "");
 }
 

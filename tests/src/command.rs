@@ -57,7 +57,14 @@ impl Done {
     /// Panics unless standard error holds `words`; gives itself back.
     #[track_caller]
     pub fn says(self, words: &str) -> Self {
-        assert!(self.stderr.contains(words), "standard error does not say {words:?}\n{}", self.report());
+        self.says_one_of(&[words])
+    }
+
+    /// The same of any of them: clients before 23 have words of their own for what is not found.
+    #[track_caller]
+    pub fn says_one_of(self, words: &[&str]) -> Self {
+        let said = words.iter().any(|words| self.stderr.contains(words));
+        assert!(said, "standard error does not say {words:?}\n{}", self.report());
         self
     }
 }

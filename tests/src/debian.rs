@@ -18,7 +18,7 @@ use crate::programs::search_path;
 const FOLDER: &str = "/var/cache/dormouse-tests";
 
 /// Raised when the same packages are to make another image than before.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -135,10 +135,14 @@ impl DebianProgram {
         fs::create_dir_all(&archives).expect("create the folder of the packages");
         let nothing = work.join("status");
         fs::write(&nothing, "").expect("write an empty list of packages");
-        // apt as on a machine that has nothing yet.
+        let fetched = work.join("archives");
+        fs::create_dir_all(fetched.join("partial")).expect("create an empty folder of archives");
+        // apt as on a machine that has nothing yet: neither packages nor their archives, which it would not name.
         let apt = format!(
-            "apt-get -q -o APT::Sandbox::User=root -o Debug::NoLocking=1 -o Dir::State::status='{}'",
-            nothing.display()
+            "apt-get -q -o APT::Sandbox::User=root -o Debug::NoLocking=1 -o Dir::State::status='{}' \
+             -o Dir::Cache::archives='{}/'",
+            nothing.display(),
+            fetched.display()
         );
         let list = shell(&format!("{apt} --print-uris --yes --no-install-recommends install {}", self.package))?;
         // 'http://…/pool/…' NAME_VERSION_ARCH.deb SIZE DIGEST

@@ -10,6 +10,7 @@
 
 mod archives;
 mod belongings;
+mod client;
 mod command;
 mod connection;
 mod counter;

@@ -65,11 +65,11 @@ impl Request {
         parse_json(&body)
     }
 
-    /// The JSON in the body, if there is any.
+    /// The JSON in the body, if there is any; old clients write `null` for none.
     pub async fn optional_json<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
         self.check_content_type()?;
         let body = self.read_body(MAX_JSON_BYTES).await?;
-        if body.iter().all(u8::is_ascii_whitespace) { Ok(None) } else { parse_json(&body).map(Some) }
+        if body.iter().all(u8::is_ascii_whitespace) { Ok(None) } else { parse_json(&body) }
     }
 
     /// The JSON in the body, which must be there.

@@ -233,6 +233,10 @@ async fn json_bodies_arrive() {
     assert_eq!(client.fake.last(), "auth u");
     assert_eq!(client.get("POST /commit?container=a&pause=0").await.status, 201);
     assert_eq!(client.fake.last(), "commit a false false");
+    for (body, has_config) in [("null\n", false), ("{}", true)] {
+        assert_eq!(client.json("POST /commit?container=a", body).await.status, 201);
+        assert_eq!(client.fake.last(), format!("commit a true {has_config}"));
+    }
     assert_eq!(client.json("POST /containers/a/start", r#"{"Binds":["a:b"]}"#).await.status, 400);
 }
 
