@@ -14,6 +14,9 @@ impl Engine {
     /// Shell commands that print a terminal's size. An old client tells it only after the start.
     #[track_caller]
     pub fn size_command(&self) -> &'static str {
-        if self.client_is_at_least(23) { "stty size" } else { "until stty size; do sleep 0.1; done" }
+        match self.client_is_at_least(23) {
+            true => "stty size",
+            false => "while [ -z \"$(stty size 2>/dev/null)\" ]; do sleep 0.1; done; stty size",
+        }
     }
 }
